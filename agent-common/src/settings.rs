@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Values of the control maps: written by the agent's run loop, read by the probes.
+
+/// What the probes are to do for one process, keyed by its process id (tgid).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ProcessSettings {
+    /// Arguments of the identity source: offsets and addresses in the process's memory, by kind.
+    pub identity_arguments: [u64; 6],
+    /// Which task identity the probes read from the process's memory; 0 is none.
+    pub identity: u32,
+    /// A [`Verdict`] by its wire number.
+    pub verdict: u32,
+}
+
+const _: () = {
+    assert!(size_of::<ProcessSettings>() == 56);
+};
+
+/// Whether something is captured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
+pub enum Verdict {
+    /// Nobody has decided yet. User space decides later: the probes capture meanwhile, so that nothing is missed.
+    Undecided = 0,
+    /// Captured.
+    Target = 1,
+    /// Left alone.
+    Ignored = 2,
+}
+
+impl Verdict {
+    /// The verdict behind a wire number; an unknown number is nobody's decision.
+    pub const fn from_wire(raw: u32) -> Self {
+        match raw {
+            1 => Self::Target,
+            2 => Self::Ignored,
+            _ => Self::Undecided,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! Every map, with its writer, its reader, its capacity and what happens when it is full.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::SkStorage,
+    macros::{btf_map, map},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use spantap_common::{
+    abi::{MAX_AGENT_CONNECTIONS, MAX_BATCHES, MAX_PORTS, MAX_PROCESSES, MAX_SOCKETS, MAX_UNWANTED, RING_BYTES},
+    endpoint::Endpoint,
+    loss::Reason,
+    settings::ProcessSettings,
+};
+
+use crate::{batch::Batch, socket::State};
+
+/// Records. Written by every probe, read by the agent. Full: the record is dropped and `LOST[RingFull]` counts it.
+#[map]
+pub(crate) static RING: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+
+/// Losses by [`Reason`]. Written by every probe, summed over the CPUs by the agent.
+#[map]
+pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT as u32, 0);
+
+/// A socket's state, as long as the socket lives. Written and read by the socket probes; bounded by the number of
+/// sockets. No memory: `LOST[SocketStateFull]` counts it and the call is passed over.
+#[btf_map]
+pub(crate) static SOCKETS: SkStorage<State> = SkStorage::new();
+
+/// The same by the socket's address, where it cannot be kept in the socket ([`crate::globals::BY_ADDRESS`]). Removed when
+/// the socket is. Full: the one that was used longest ago goes, and its socket is met again as one older than the agent.
+/// The agent makes it no larger than needed: where it is not used it has one entry.
+#[map]
+pub(crate) static SOCKETS_BY_ADDRESS: LruHashMap<u64, State> = LruHashMap::with_max_entries(MAX_SOCKETS, 0);
+
+/// The state of a socket that was just met: zeros, too many for the stack. Never written.
+#[map]
+pub(crate) static NEW_STATE: Array<State> = Array::with_max_entries(1, 0);
+
+/// What to do for a process, by tgid. Written by the agent, read once for each socket. Full: the agent's insertion
+/// fails, and the default verdict holds. Not preallocated: 32 Ki entries would cost 3 MiB for a handful of services.
+#[map]
+pub(crate) static PROCESSES: HashMap<u32, ProcessSettings> =
+    HashMap::with_max_entries(MAX_PROCESSES, BPF_F_NO_PREALLOC);
+
+/// Ports named by `--port`. Written by the agent before the probes are attached, read once for each socket.
+#[map]
+pub(crate) static PORTS: HashMap<u16, u8> = HashMap::with_max_entries(MAX_PORTS, BPF_F_NO_PREALLOC);
+
+/// The agent's own connections, as the agent's end sees them. Written when one is established, read once for each
+/// socket. Full: the oldest goes, and its far end was judged long ago.
+#[map]
+pub(crate) static AGENT_CONNECTIONS: LruHashMap<Ends, u8> = LruHashMap::with_max_entries(MAX_AGENT_CONNECTIONS, 0);
+
+/// Cookies of sockets whose bytes the agent cannot use any more, such as those of an upgraded connection. Written by the
+/// agent, read and emptied by the socket probes. Full: the oldest goes, and its socket is copied in vain.
+#[map]
+pub(crate) static UNWANTED: LruHashMap<u64, u8> = LruHashMap::with_max_entries(MAX_UNWANTED, 0);
+
+/// How far each thread's sendmmsg or recvmmsg has come, by `pid_tgid`. Written and read by the socket probes; an entry
+/// goes with the last message of its call. Full: the message is counted by its length, and `LOST[UnsupportedPath]`.
+#[map]
+pub(crate) static BATCHES: HashMap<u64, Batch> = HashMap::with_max_entries(MAX_BATCHES, 0);
+
+/// Both ends of a connection, as one of them sees it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Ends {
+    /// The near end.
+    pub(crate) local: Endpoint,
+    /// The far end.
+    pub(crate) peer: Endpoint,
+}
+
+impl Ends {
+    /// The same connection seen from its other end.
+    #[inline(always)]
+    pub(crate) fn reversed(self) -> Self {
+        Self { local: self.peer, peer: self.local }
+    }
+}

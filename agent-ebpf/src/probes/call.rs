@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! System calls, where nothing closer to the socket can be watched.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use spantap_common::call::Moves;
+
+use crate::{
+    globals,
+    kernel::{Registers, Sock},
+    traffic::{self, Ended},
+};
+
+/// `sys_exit(struct pt_regs *regs, long ret)`: every system call of the machine, about to return.
+#[btf_tracepoint]
+pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
+    returned(Registers::new(ctx.arg(0)), ctx.arg(1));
+    0
+}
+
+#[inline(always)]
+fn returned(registers: Registers, result: i64) -> Option<()> {
+    let moves = globals::call_moves(registers.call());
+    let direction = moves.direction()?;
+    // getpid(2) of a 32-bit process has the number of writev(2).
+    if !registers.is_wide() {
+        return None;
+    }
+    // No call moves more than MAX_RW_COUNT, which is below 2^31 (`include/linux/fs.h`).
+    let returned = i32::try_from(result).ok()?;
+    if returned < 0 {
+        return None;
+    }
+    let flags = match moves {
+        Moves::Nothing | Moves::Reads | Moves::Writes => 0,
+        Moves::ReceivesByThird => registers.third() as i32,
+        Moves::ReceivesByFourth => registers.fourth() as i32,
+    };
+    let sock = Sock::of_descriptor(registers.first() as u32)?;
+    traffic::moved(Ended { direction, sock, returned, flags }, || registers)
+}

@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! What is known of each socket, and its introduction and end.
+//!
+//! In: a socket as some tracepoint shows it. Out: its [`State`], and records that introduce it or say which of its
+//! directions is over. It does not look at payload: `traffic.rs` decides what the bytes mean for the verdict.
+//!
+//! ```text
+//!            first bytes                a request
+//!  UNKNOWN ──────────────▶ PROBING ─────────────────▶ CAPTURED
+//!     │  nobody wants it      │  no request can begin so
+//!     └───────────────────────┴──────────────────────▶ IGNORED
+//! ```
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE},
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_sk_storage_get},
+};
+use spantap_common::{
+    abi::TURNS_PER_LOOK,
+    event::{
+        Kind,
+        socket::{Origin, Shut, ShutRecord, SocketRecord},
+    },
+    loss::Reason,
+    settings::Verdict,
+};
+
+use crate::{
+    globals,
+    kernel::{Positions, Sock},
+    loss,
+    maps::{AGENT_CONNECTIONS, NEW_STATE, PORTS, PROCESSES, SOCKETS, SOCKETS_BY_ADDRESS, UNWANTED},
+    slot::Slot,
+    task,
+};
+
+/// What the probes remember of a socket. Only integers: it is a map's value, zero when it is made.
+///
+/// A reader and a writer may be in it at once, on two CPUs. Each field is written by one of them, or a lost update costs
+/// a few bytes of budget.
+#[repr(C)]
+pub(crate) struct State {
+    /// One of this module's verdicts. First, since most calls look at nothing else.
+    pub(crate) verdict: u32,
+    /// Bytes that may still be copied before the connection turns round.
+    pub(crate) budget: u32,
+    /// The socket's cookie.
+    pub(crate) cookie: u64,
+    /// Calls that showed no request, on a socket older than the agent.
+    pub(crate) misses: u32,
+    /// Valid bytes of `prefix`.
+    pub(crate) prefix_length: u32,
+    /// Direction of the last call ([`spantap_common::event::data::Direction`] by its wire number); 0 before the first.
+    pub(crate) last_direction: u8,
+    /// Direction of the requests; 0 until something like one was seen.
+    pub(crate) requests: u8,
+    /// An [`Origin`] by its wire number.
+    pub(crate) origin: u8,
+    /// A [`spantap_common::sniff::Guess`] by its wire number.
+    pub(crate) protocol: u8,
+    /// 1 when the agent knows of the socket.
+    pub(crate) announced: u8,
+    /// 1 when the end of reading was reported.
+    pub(crate) read_end: u8,
+    /// 1 on a connection of the agent itself.
+    pub(crate) own: u8,
+    /// 1 when the connection is gone but the process may still read what arrived.
+    pub(crate) closing: u8,
+    /// `sk_err` when the connection went.
+    pub(crate) errno: u16,
+    /// 1 once the process has finished writing.
+    pub(crate) fin_sent: u8,
+    /// Turns of the connection, modulo 2^8.
+    pub(crate) turns: u8,
+    /// Always zero.
+    pub(crate) reserved: [u8; 4],
+    /// The first bytes of what may be a request.
+    pub(crate) prefix: [u8; PREFIX_ROOM],
+}
+
+/// Twice the power of two above [`spantap_common::sniff::PREFIX`]: an offset and a length below 32 each stay inside,
+/// which is all that the verifier can be told of their sum.
+pub(crate) const PREFIX_ROOM: usize = 64;
+
+/// No byte was seen yet.
+pub(crate) const UNKNOWN: u32 = 0;
+/// Worth a look: bytes are compared with the beginning of a request.
+pub(crate) const PROBING: u32 = 1;
+/// A request was seen: bytes are captured.
+pub(crate) const CAPTURED: u32 = 2;
+/// Left alone for good.
+pub(crate) const IGNORED: u32 = 3;
+
+/// The socket's state, if it has one.
+#[inline(always)]
+pub(crate) fn find(sock: Sock) -> Option<&'static mut State> {
+    if sock.is_address() { by_address(sock) } else { storage(sock, 0) }
+}
+
+/// The socket's state, made now if need be.
+#[inline(always)]
+pub(crate) fn find_or_make(sock: Sock) -> Option<&'static mut State> {
+    let state = if sock.is_address() {
+        by_address(sock).or_else(|| insert(sock))
+    } else {
+        storage(sock, BPF_SK_STORAGE_GET_F_CREATE.into())
+    };
+    if state.is_none() {
+        loss::count(Reason::SocketStateFull);
+    }
+    state
+}
+
+/// Whether anybody wants to know of a socket, judged once, when its first bytes move: [`PROBING`] or [`IGNORED`].
+#[inline(always)]
+pub(crate) fn judge(sock: Sock) -> u32 {
+    let process = task::tgid(bpf_get_current_pid_tgid());
+    if process == globals::AGENT_TGID.load() {
+        return IGNORED;
+    }
+    // SAFETY: nothing keeps the reference beyond the copy of one field.
+    let verdict = match unsafe { PROCESSES.get(process) } {
+        Some(settings) => settings.verdict,
+        None => globals::DEFAULT_VERDICT.load(),
+    };
+    if verdict == Verdict::Ignored as u32 {
+        return IGNORED;
+    }
+    let ends = sock.ends();
+    if globals::PORT_FILTER.load() != 0 {
+        // SAFETY: only presence is asked for.
+        let named = unsafe { PORTS.get(ends.local.port).is_some() || PORTS.get(ends.peer.port).is_some() };
+        if !named {
+            return IGNORED;
+        }
+    }
+    // The collector's end of the agent's own export, on this host: tracing it would export a span for every export.
+    // SAFETY: only presence is asked for.
+    if unsafe { AGENT_CONNECTIONS.get(ends.reversed()) }.is_some() {
+        return IGNORED;
+    }
+    PROBING
+}
+
+/// Introduces the socket; `before` are the positions before the current call. Tried again at the next call when the
+/// ring is full.
+#[inline(always)]
+pub(crate) fn announce(sock: Sock, state: &mut State, before: Positions) -> Option<()> {
+    let mut slot = Slot::<SocketRecord>::reserve()?;
+    let record = slot.record()?;
+    let ends = sock.ends();
+    let introduction = SocketRecord {
+        header: task::header(Kind::Socket, state.cookie, size_of::<SocketRecord>() as u32),
+        cgroup: task::cgroup(),
+        local: ends.local,
+        peer: ends.peer,
+        netns: sock.netns(),
+        read_position: before.read,
+        write_position: before.write,
+        origin: state.origin,
+        requests: state.requests,
+        protocol: state.protocol,
+        reserved: 0,
+    };
+    // SAFETY: `record` is the slot's own room for one `SocketRecord`.
+    unsafe { record.write(introduction) };
+    slot.commit();
+    state.announced = 1;
+    Some(())
+}
+
+/// Takes an introduction back: the socket is no known protocol after all, or not in this direction.
+#[inline(always)]
+pub(crate) fn retract(state: &mut State, positions: Positions) {
+    if state.announced != 0 {
+        state.announced = 0;
+        shut(state.cookie, positions, Shut::Closed, 0);
+    }
+}
+
+/// The connection turns round. Some when the agent does not want it any more, which ends it as far as anybody sees.
+#[inline(always)]
+pub(crate) fn unwanted(state: &mut State, positions: Positions) -> Option<()> {
+    state.turns = state.turns.wrapping_add(1);
+    if !state.turns.is_multiple_of(TURNS_PER_LOOK) {
+        return None;
+    }
+    UNWANTED.remove(state.cookie).ok()?;
+    state.verdict = IGNORED;
+    retract(state, positions);
+    Some(())
+}
+
+/// A read returned 0.
+#[inline(always)]
+pub(crate) fn read_nothing(sock: Sock) -> Option<()> {
+    let state = find(sock)?;
+    // A read of no bytes returns 0 too.
+    if state.announced == 0 || !sock.at_read_end() {
+        return None;
+    }
+    let positions = sock.positions(state.fin_sent != 0)?;
+    if state.read_end == 0 {
+        state.read_end = 1;
+        shut(state.cookie, positions, Shut::ReadEnd, 0);
+    }
+    if state.closing != 0 {
+        gone(state, positions);
+    }
+    Some(())
+}
+
+/// Bytes were read: the last ones that a connection which is already gone had left?
+#[inline(always)]
+pub(crate) fn caught_up(sock: Sock, state: &mut State) -> Option<()> {
+    // An orderly end is still to be read as such (0 bytes); after an error nothing more comes.
+    if state.closing != 0 && state.errno != 0 {
+        let positions = sock.positions(state.fin_sent != 0)?;
+        if positions.unread == 0 {
+            gone(state, positions);
+        }
+    }
+    Some(())
+}
+
+/// The socket goes from state `old` to state `new` (`include/net/tcp_states.h`).
+#[inline(always)]
+pub(crate) fn turned(sock: Sock, old: i32, new: i32) -> Option<()> {
+    if !sock.is_tcp() {
+        return None;
+    }
+    match (old, new) {
+        (TCP_CLOSE, TCP_SYN_SENT) => born(sock, Origin::Connected),
+        (TCP_SYN_RECV, TCP_ESTABLISHED) => born(sock, Origin::Accepted),
+        (TCP_SYN_SENT, TCP_ESTABLISHED) => {
+            if find(sock)?.own != 0 {
+                // Full or not, an LRU map takes it.
+                let _ = AGENT_CONNECTIONS.insert(sock.ends(), 1, 0);
+            }
+            Some(())
+        }
+        (_, TCP_FIN_WAIT1 | TCP_LAST_ACK) => {
+            let state = find(sock)?;
+            if state.announced != 0 {
+                shut(state.cookie, sock.positions(false)?, Shut::WriteEnd, 0);
+            }
+            // For reads after the last state, CLOSE, which has forgotten it.
+            state.fin_sent = 1;
+            Some(())
+        }
+        (_, TCP_CLOSE) => {
+            let state = find(sock)?;
+            if state.announced == 0 {
+                return None;
+            }
+            let positions = sock.positions(state.fin_sent != 0)?;
+            state.closing = 1;
+            state.errno = sock.error();
+            // A process that still holds the socket may read what has arrived, and then the end, after the connection
+            // is gone: a client that shut its writing side down gets its response so (FIN_WAIT2 to CLOSE).
+            let end_to_read = state.errno == 0 && sock.peer_finished() && state.read_end == 0;
+            if sock.orphaned() || (positions.unread == 0 && !end_to_read) {
+                gone(state, positions);
+            }
+            Some(())
+        }
+        _ => None,
+    }
+}
+
+/// The socket is being freed: nobody will read from it any more.
+#[inline(always)]
+pub(crate) fn destroyed(sock: Sock) -> Option<()> {
+    if !sock.is_tcp() {
+        return None;
+    }
+    let state = find(sock)?;
+    if state.announced != 0 {
+        let positions = sock.positions(state.fin_sent != 0)?;
+        gone(state, positions);
+    }
+    if sock.is_address() {
+        // The address will be another socket's. It can only be missing already.
+        let _ = SOCKETS_BY_ADDRESS.remove(sock.as_ptr() as u64);
+    }
+    Some(())
+}
+
+/// A connection begins on the socket, which may have carried another one before (`connect` to AF_UNSPEC).
+#[inline(always)]
+fn born(sock: Sock, origin: Origin) -> Option<()> {
+    let state = find_or_make(sock)?;
+    state.verdict = UNKNOWN;
+    state.cookie = sock.cookie();
+    state.prefix_length = 0;
+    state.last_direction = 0;
+    state.requests = 0;
+    state.protocol = 0;
+    state.origin = origin.to_wire();
+    state.announced = 0;
+    state.read_end = 0;
+    state.closing = 0;
+    state.fin_sent = 0;
+    // Only the caller of connect(2) is known here; whoever accepts is not running yet.
+    let connects = matches!(origin, Origin::Connected);
+    let process = task::tgid(bpf_get_current_pid_tgid());
+    state.own = u8::from(connects && process != 0 && process == globals::AGENT_TGID.load());
+    Some(())
+}
+
+#[inline(always)]
+fn gone(state: &mut State, positions: Positions) {
+    state.announced = 0;
+    state.closing = 0;
+    shut(state.cookie, positions, Shut::Closed, state.errno);
+}
+
+#[inline(always)]
+fn shut(cookie: u64, positions: Positions, how: Shut, errno: u16) -> Option<()> {
+    let mut slot = Slot::<ShutRecord>::reserve()?;
+    let record = slot.record()?;
+    let end = ShutRecord {
+        header: task::header(Kind::Shut, cookie, size_of::<ShutRecord>() as u32),
+        read_position: positions.read,
+        write_position: positions.write,
+        how: how.to_wire(),
+        errno,
+        reserved: 0,
+    };
+    // SAFETY: `record` is the slot's own room for one `ShutRecord`.
+    unsafe { record.write(end) };
+    slot.commit();
+    Some(())
+}
+
+#[inline(always)]
+fn storage(sock: Sock, flags: u64) -> Option<&'static mut State> {
+    // SAFETY: the helper takes the map, the trusted pointer and, for a new value, zeros. aya's own wrapper takes
+    // another kind of context.
+    let state = unsafe {
+        bpf_sk_storage_get(
+            (&raw const SOCKETS).cast_mut().cast(),
+            sock.as_ptr().cast_mut().cast(),
+            ptr::null_mut(),
+            flags,
+        )
+    };
+    // SAFETY: the value lives until the program returns (RCU), is `repr(C)` and valid for every bit pattern; what its
+    // sharing costs is said at `State`.
+    unsafe { state.cast::<State>().as_mut() }
+}
+
+#[inline(always)]
+fn by_address(sock: Sock) -> Option<&'static mut State> {
+    let state = SOCKETS_BY_ADDRESS.get_ptr_mut(sock.as_ptr() as u64)?;
+    // SAFETY: as in `storage`; the map may give the entry to another socket meanwhile, which costs what sharing does.
+    unsafe { state.as_mut() }
+}
+
+#[inline(always)]
+fn insert(sock: Sock) -> Option<&'static mut State> {
+    let new = NEW_STATE.get(0)?;
+    // Another CPU may have been faster: its entry is as good.
+    let _ = SOCKETS_BY_ADDRESS.insert(sock.as_ptr() as u64, new, BPF_NOEXIST.into());
+    by_address(sock)
+}
+
+const TCP_ESTABLISHED: i32 = 1;
+const TCP_SYN_SENT: i32 = 2;
+const TCP_SYN_RECV: i32 = 3;
+const TCP_FIN_WAIT1: i32 = 4;
+const TCP_CLOSE: i32 = 7;
+const TCP_LAST_ACK: i32 = 9;

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! A call that moved bytes through a socket: is it worth a record?
+//!
+//! In: socket, byte count and flags of a call that has just ended. Out: a verdict that stays with the socket, and for a
+//! captured one the call's bytes. The cheapest question comes first, and an ignored socket costs one look-up; what the
+//! bytes say beyond "a request begins here" is not asked.
+
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use spantap_common::{
+    abi::{SNIFF_CALLS, SNIFF_SEGMENTS},
+    event::{data::Direction, socket::Origin},
+    loss::Reason,
+    sniff::{self, Guess, PREFIX},
+};
+
+use crate::{
+    batch,
+    call::Buffers,
+    kernel::{Positions, Registers, Sock},
+    loss,
+    payload::{self, Moved},
+    socket::{self, CAPTURED, IGNORED, PROBING, State, UNKNOWN},
+    verifier,
+};
+
+/// A call on a socket that has just ended.
+#[derive(Clone, Copy)]
+pub(crate) struct Ended {
+    /// Which way it was to move bytes.
+    pub(crate) direction: Direction,
+    /// On which socket.
+    pub(crate) sock: Sock,
+    /// How many bytes it moved, or a negative errno.
+    pub(crate) returned: i32,
+    /// `MSG_…` of a call that reads.
+    pub(crate) flags: i32,
+}
+
+/// The body of every probe that sees calls end. `registers` of the call, in whose task the probe runs, are asked for
+/// only if its bytes are wanted.
+#[inline(always)]
+pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()> {
+    let Ended { direction, sock, returned, flags } = call;
+    if returned < 0 {
+        batch::ended(registers());
+        return None;
+    }
+    if flags & passed_over(direction) != 0 || !sock.is_tcp() {
+        return None;
+    }
+    if returned == 0 {
+        batch::moved_nothing(registers(), direction);
+        return match direction {
+            Direction::Read => socket::read_nothing(sock),
+            Direction::Write => None,
+        };
+    }
+    let state = socket::find(sock).or_else(|| socket::find_or_make(sock))?;
+    if state.verdict == IGNORED {
+        return None;
+    }
+    if state.verdict == UNKNOWN {
+        state.cookie = sock.cookie();
+        state.verdict = socket::judge(sock);
+        if state.verdict == IGNORED {
+            return None;
+        }
+    }
+
+    let length = returned as u32;
+    let reached = sock.positions(state.fin_sent != 0)?;
+    // `recv(…, MSG_TRUNC)` discards what it counts: the buffer holds nothing of it.
+    let buffers = if flags & MSG_TRUNC != 0 { None } else { Buffers::of(registers(), direction, length) };
+    let buffers = Buffers::or_none(buffers);
+    if state.verdict == PROBING {
+        probe(state, buffers, direction, length, reached)?;
+    }
+    let before = match direction {
+        Direction::Read => Positions { read: reached.read.wrapping_sub(length), ..reached },
+        Direction::Write => Positions { write: reached.write.wrapping_sub(length), ..reached },
+    };
+    if state.announced == 0 {
+        socket::announce(sock, state, before)?;
+    }
+    if state.last_direction != direction.to_wire() && socket::unwanted(state, reached).is_some() {
+        return None;
+    }
+    payload::capture(state, buffers, Moved::new(state.cookie, direction, before, length));
+    if let Direction::Read = direction {
+        socket::caught_up(sock, state);
+    }
+    Some(())
+}
+
+/// Compares the call's first bytes with the beginning of a request. Some: they are to be captured.
+#[inline(always)]
+fn probe(state: &mut State, buffers: Buffers, direction: Direction, length: u32, reached: Positions) -> Option<()> {
+    let birth_seen = state.origin != Origin::Unknown.to_wire();
+    // A request does not go on in the other direction; and in the middle of a stream every call may be its beginning.
+    if !birth_seen || state.requests != direction.to_wire() {
+        state.prefix_length = 0;
+    }
+    if buffers.is_known() {
+        collect(state, buffers, length);
+    } else if birth_seen {
+        // It may have been a request: nobody will know.
+        loss::count(Reason::UnsupportedPath);
+    }
+    let guess = guess(state);
+
+    if state.announced != 0 && (matches!(guess, Guess::Unknown) || state.requests != direction.to_wire()) {
+        socket::retract(state, reached);
+    }
+    match guess {
+        Guess::Http1 => {
+            state.requests = direction.to_wire();
+            state.protocol = guess.to_wire();
+            state.verdict = CAPTURED;
+            Some(())
+        }
+        // A peer that writes its request byte by byte: captured on trial as the one protocol that it can become, and
+        // taken back if it comes to nothing.
+        Guess::Undecided if birth_seen => {
+            state.requests = direction.to_wire();
+            state.protocol = Guess::Http1.to_wire();
+            Some(())
+        }
+        // A server of HTTP/1 does not speak first, and a client's first bytes are a request.
+        Guess::Unknown if birth_seen => {
+            state.verdict = IGNORED;
+            None
+        }
+        // In the middle of a stream most calls begin with something else: the rest of a body, a response.
+        Guess::Undecided | Guess::Unknown => {
+            state.misses += 1;
+            if state.misses >= SNIFF_CALLS {
+                state.verdict = IGNORED;
+            }
+            None
+        }
+    }
+}
+
+/// What the bytes collected so far look like.
+#[inline(always)]
+fn guess(state: &State) -> Guess {
+    match (state.prefix_length, state.prefix.first_chunk::<PREFIX>()) {
+        (0, _) | (_, None) => Guess::Unknown,
+        (length, Some(prefix)) => sniff::sniff(prefix, length as usize),
+    }
+}
+
+/// Appends the call's first bytes to the prefix, until it is full.
+///
+/// A function of its own to the verifier, so that: whichever way it went through its rounds, its caller goes on in
+/// the same state, and what follows is looked at once.
+#[inline(never)]
+fn collect(state: &mut State, buffers: Buffers, length: u32) {
+    let all = u64::from(state.prefix_length) + u64::from(length);
+    let goal = if all < PREFIX as u64 { all } else { PREFIX as u64 };
+    for index in 0..SNIFF_SEGMENTS {
+        // What changes from round to round goes through memory, where the verifier does not follow it: to it, each
+        // round looks like the one before.
+        // SAFETY: a field of the state, as in any other use. Volatile, so that it is not kept in a register.
+        let have = u64::from(unsafe { (&raw const state.prefix_length).read_volatile() });
+        if have >= goal {
+            return;
+        }
+        let Ok(segment) = buffers.segment(index) else { return };
+        let left = goal - have;
+        let taken = if segment.length < left { segment.length } else { left };
+        let offset = verifier::masked(have, PREFIX_MASK) as usize;
+        let size = verifier::masked(taken, PREFIX_MASK) as u32;
+        // SAFETY: offset and size are below 32 each, and the room is 64.
+        let failed = unsafe {
+            bpf_probe_read_user(
+                (&raw mut state.prefix).cast::<u8>().add(offset).cast(),
+                size,
+                segment.address as *const _,
+            )
+        };
+        if failed != 0 {
+            loss::count(Reason::Unreadable);
+            return;
+        }
+        // SAFETY: as above.
+        unsafe { (&raw mut state.prefix_length).write_volatile((have + taken) as u32) };
+    }
+}
+
+/// Flags of calls that move nothing of the stream: a look at bytes which stay where they are, the error queue, and
+/// (only when reading: written, they are part of it) urgent bytes.
+#[inline(always)]
+fn passed_over(direction: Direction) -> i32 {
+    match direction {
+        Direction::Read => MSG_PEEK | MSG_ERRQUEUE | MSG_OOB,
+        Direction::Write => 0,
+    }
+}
+
+/// One less than the power of two above [`PREFIX`].
+const PREFIX_MASK: u64 = 31;
+
+// `include/linux/socket.h`.
+const MSG_OOB: i32 = 0x1;
+const MSG_PEEK: i32 = 0x2;
+const MSG_TRUNC: i32 = 0x20;
+const MSG_ERRQUEUE: i32 = 0x2000;

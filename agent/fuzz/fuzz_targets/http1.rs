@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| spantap::protocol::http1::fuzz_http1(data));

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The command line as it was typed.
+//!
+//! In: words. Out: [`Arguments`], every value still text, so that all wrong values are found together later. It judges
+//! no value and knows no defaults; the help texts are the reference.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// Traces unmodified services with eBPF and exports OpenTelemetry.
+///
+/// Every request that a process on this machine serves or makes becomes a span: no code change, no restart. Without an
+/// OTLP endpoint, finished traces are printed here. Without a command, spantap does `run`.
+#[derive(Debug, Parser)]
+#[command(name = "spantap", version, after_help = AFTER_HELP, after_long_help = AFTER_HELP)]
+#[command(args_conflicts_with_subcommands = true, max_term_width = 110, disable_help_subcommand = true)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Option<CommandArguments>,
+    #[command(flatten)]
+    pub(super) run: RunArguments,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  sudo spantap                                trace everything, print trees
+  sudo spantap --port 8080                    only what is served or called on port 8080
+  sudo spantap --exe node --print text        only node, one line a request
+  sudo spantap --otlp http://localhost:4318   export to a collector
+  sudo spantap demo                           see it work without services of your own
+  sudo spantap doctor                         what this machine can do, and what to fix
+
+Environment:
+  SPANTAP_PID, _PORT, _EXE, _EXCLUDE, _PRINT, _COLOR, _DURATION, _OTLP, _QUIET, _JSON, _TIER
+                                twins of the flags; lists are separated by commas; a flag beats its variable
+  SPANTAP_LOG, RUST_LOG         what spantap says about itself on standard error, such as `debug`
+  OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL, _HEADERS, _TIMEOUT, _COMPRESSION, _INSECURE,
+  and the OTEL_EXPORTER_OTLP_TRACES_ forms
+                                as the OpenTelemetry specification defines them
+  OTEL_TRACES_EXPORTER          otlp, console or none
+  OTEL_SDK_DISABLED             true: nothing leaves this machine
+  NO_COLOR                      no colours
+
+Exit codes:
+  0   done
+  1   it failed while running
+  2   the command line or the environment is wrong
+  77  this machine cannot do it (kernel, BTF, privileges): see `spantap doctor`";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CommandArguments {
+    /// Trace until Ctrl-C (the default)
+    Run(RunArguments),
+    /// Check what this machine can do, with the fix for what it cannot
+    Doctor(DoctorArguments),
+    /// Start three small services, send them traffic and trace them
+    Demo(DemoArguments),
+    /// Write the raw event stream to a file
+    Record(RecordArguments),
+    /// Make spans of a recorded event stream
+    Replay(ReplayArguments),
+    /// Print the version
+    Version(VersionArguments),
+    #[command(hide = true)]
+    DemoService(DemoServiceArguments),
+    #[command(hide = true)]
+    DoctorExchange,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RunArguments {
+    #[command(flatten)]
+    pub(super) selection: SelectionArguments,
+    #[command(flatten)]
+    pub(super) output: OutputArguments,
+    /// Stop after this time, such as 30s or 5m
+    #[arg(long, value_name = "TIME", help_heading = "Options")]
+    pub(super) duration: Option<String>,
+    /// Watch in this way only: a, b or c, as KERNELS.md has them. Without it the best that the kernel takes is used
+    #[arg(long, value_name = "TIER", help_heading = "Options")]
+    pub(super) tier: Option<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "What is traced")]
+pub(super) struct SelectionArguments {
+    /// Only this process (repeatable, as the next three)
+    #[arg(long, value_name = "PID")]
+    pub(super) pid: Vec<String>,
+    /// Only connections to this port: a server's own, or the one a client calls
+    #[arg(long, value_name = "PORT")]
+    pub(super) port: Vec<String>,
+    /// Only executables like this: a file name (node, python3*), or a whole path when it has a slash
+    #[arg(long, value_name = "GLOB")]
+    pub(super) exe: Vec<String>,
+    /// Never executables like this
+    #[arg(long, value_name = "GLOB")]
+    pub(super) exclude: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Where traces go")]
+pub(super) struct OutputArguments {
+    /// Print traces: tree, text (a line a request) or json (OTLP lines). Without an endpoint the default is tree on a
+    /// terminal and text elsewhere; with one, nothing is printed unless asked for here
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) print: Option<String>,
+    /// Export to this OTLP endpoint, such as http://localhost:4318
+    #[arg(long, value_name = "URL")]
+    pub(super) otlp: Option<String>,
+    /// Colours: auto, always or never
+    #[arg(long, value_name = "WHEN")]
+    pub(super) color: Option<String>,
+    /// Say nothing but traces and errors
+    #[arg(long, short, help_heading = "Options")]
+    pub(super) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DoctorArguments {
+    /// One JSON object instead of lines
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The endpoint to check, such as http://localhost:4318
+    #[arg(long, value_name = "URL")]
+    pub(super) otlp: Option<String>,
+    /// Colours: auto, always or never
+    #[arg(long, value_name = "WHEN")]
+    pub(super) color: Option<String>,
+    /// Watch in this way only: a, b or c, as KERNELS.md has them. Without it the best that the kernel takes is used
+    #[arg(long, value_name = "TIER")]
+    pub(super) tier: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DemoArguments {
+    /// Stop after this time; 10s when not given
+    #[arg(long, value_name = "TIME")]
+    pub(super) duration: Option<String>,
+    /// Print traces: tree (the default), text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) print: Option<String>,
+    /// Export to this OTLP endpoint as well
+    #[arg(long, value_name = "URL")]
+    pub(super) otlp: Option<String>,
+    /// Colours: auto, always or never
+    #[arg(long, value_name = "WHEN")]
+    pub(super) color: Option<String>,
+    /// Say nothing but traces and errors
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RecordArguments {
+    /// The file; it is overwritten. It holds heads of requests as they were on the wire: keep it private
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    #[command(flatten)]
+    pub(super) selection: SelectionArguments,
+    /// Stop after this time, such as 30s or 5m
+    #[arg(long, value_name = "TIME", help_heading = "Options")]
+    pub(super) duration: Option<String>,
+    /// Say nothing but errors
+    #[arg(long, short, help_heading = "Options")]
+    pub(super) quiet: bool,
+    /// Watch in this way only: a, b or c, as KERNELS.md has them. Without it the best that the kernel takes is used
+    #[arg(long, value_name = "TIER", help_heading = "Options")]
+    pub(super) tier: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ReplayArguments {
+    /// A file that `spantap record` wrote
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    #[command(flatten)]
+    pub(super) output: OutputArguments,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct VersionArguments {
+    /// As a JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DemoServiceArguments {
+    pub(super) role: String,
+    pub(super) upstreams: Vec<SocketAddr>,
+}

@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Tables of (command line, environment) and what is decided.
+
+use clap::CommandFactory as _;
+
+use super::*;
+
+const TERMINAL: Screen = Screen { terminal: true };
+const PIPE: Screen = Screen { terminal: false };
+
+/// Variables of a table.
+type Environ<'a> = &'a [(&'a str, &'a str)];
+
+fn decided(line: &str, environment: Environ<'_>, screen: Screen) -> Result<Decision, Refusal> {
+    decide(line.split_whitespace().map(OsString::from), &environment, screen)
+}
+
+fn run(line: &str, environment: Environ<'_>, screen: Screen) -> (Config, Vec<String>) {
+    match decided(line, environment, screen) {
+        Ok(Decision { command: Command::Run(config), warnings, .. }) => (config, warnings),
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn mistakes(line: &str, environment: Environ<'_>) -> String {
+    match decided(line, environment, PIPE) {
+        Err(Refusal::Mistakes(mistakes)) => mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+/// `endpoint protocol headers timeout gzip`, or what went wrong; then the warnings.
+fn otlp_of(line: &str, environment: Environ<'_>) -> String {
+    match decided(line, environment, PIPE) {
+        Ok(Decision { command: Command::Run(config), warnings, .. }) => {
+            let mut text = match config.output.otlp {
+                Some(otlp) => {
+                    let headers: Vec<_> = otlp.headers.iter().map(|(name, value)| format!("{name}:{value}")).collect();
+                    let gzip = if otlp.gzip { " gzip" } else { "" };
+                    format!(
+                        "{} {} [{}] {:?}{gzip}",
+                        otlp.endpoint,
+                        otlp.protocol.name(),
+                        headers.join(" "),
+                        otlp.timeout
+                    )
+                }
+                None => "none".to_owned(),
+            };
+            for warning in warnings {
+                text.push_str("\n! ");
+                text.push_str(&warning);
+            }
+            text
+        }
+        Err(Refusal::Mistakes(mistakes)) => mistakes.iter().map(ToString::to_string).collect(),
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn no_arguments_trace_everything_and_print() {
+    let (config, warnings) = run("spantap", &[], TERMINAL);
+    assert!(config.selection.is_everything());
+    assert!(config.output.otlp.is_none());
+    assert_eq!(config.output.print, Some(Print { style: PrintStyle::Tree, colour: Colour::On, terminal: true }));
+    assert_eq!((config.duration, config.record, config.quiet), (None, None, false));
+    assert!(warnings.is_empty());
+}
+
+#[test]
+fn what_is_printed_depends_on_the_endpoint_and_on_the_terminal() {
+    use PrintStyle::{Json, Text, Tree};
+    const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318");
+    type Case<'a> = (&'a str, Environ<'a>, Screen, bool, Option<PrintStyle>);
+    let cases: &[Case<'_>] = &[
+        ("spantap", &[], TERMINAL, false, Some(Tree)),
+        ("spantap run", &[], PIPE, false, Some(Text)),
+        ("spantap --print json", &[], TERMINAL, false, Some(Json)),
+        ("spantap", &[("SPANTAP_PRINT", "Json")], TERMINAL, false, Some(Json)),
+        ("spantap --print tree", &[("SPANTAP_PRINT", "json")], PIPE, false, Some(Tree)),
+        ("spantap", &[ENDPOINT], TERMINAL, true, None),
+        ("spantap --print tree", &[ENDPOINT], TERMINAL, true, Some(Tree)),
+        ("spantap --otlp http://c:4318", &[], TERMINAL, true, None),
+        ("spantap", &[("SPANTAP_OTLP", "http://c:4318")], TERMINAL, true, None),
+        ("spantap", &[("OTEL_TRACES_EXPORTER", "otlp")], TERMINAL, true, None),
+        ("spantap", &[ENDPOINT, ("OTEL_TRACES_EXPORTER", "console")], TERMINAL, false, Some(Tree)),
+        ("spantap", &[ENDPOINT, ("OTEL_TRACES_EXPORTER", "console,otlp")], PIPE, true, Some(Text)),
+        ("spantap", &[ENDPOINT, ("OTEL_TRACES_EXPORTER", "none")], TERMINAL, false, None),
+        ("spantap --print text", &[ENDPOINT, ("OTEL_TRACES_EXPORTER", "none")], TERMINAL, false, Some(Text)),
+        ("spantap --otlp http://c:4318", &[("OTEL_TRACES_EXPORTER", "none")], TERMINAL, true, None),
+        ("spantap", &[ENDPOINT, ("OTEL_SDK_DISABLED", "TRUE")], TERMINAL, false, Some(Tree)),
+        ("spantap --otlp http://c:4318", &[("OTEL_SDK_DISABLED", "true")], TERMINAL, false, Some(Tree)),
+        ("spantap record x.rec", &[ENDPOINT], TERMINAL, false, None),
+    ];
+    for (line, environment, screen, exports, prints) in cases {
+        let (config, _) = run(line, environment, *screen);
+        let seen = (config.output.otlp.is_some(), config.output.print.map(|print| print.style));
+        assert_eq!(seen, (*exports, *prints), "{line} {environment:?}");
+    }
+}
+
+#[test]
+fn colours_are_for_terminals_unless_asked_for() {
+    let cases: &[(&str, Environ<'_>, Screen, Colour)] = &[
+        ("spantap", &[], TERMINAL, Colour::On),
+        ("spantap", &[], PIPE, Colour::Off),
+        ("spantap", &[("NO_COLOR", "1")], TERMINAL, Colour::Off),
+        ("spantap", &[("NO_COLOR", "")], TERMINAL, Colour::On),
+        ("spantap", &[("TERM", "dumb")], TERMINAL, Colour::Off),
+        ("spantap --color always", &[("NO_COLOR", "1")], PIPE, Colour::On),
+        ("spantap --color never", &[], TERMINAL, Colour::Off),
+        ("spantap", &[("SPANTAP_COLOR", "always")], PIPE, Colour::On),
+    ];
+    for (line, environment, screen, colour) in cases {
+        let (config, _) = run(line, environment, *screen);
+        assert_eq!(config.output.print.map(|print| print.colour), Some(*colour), "{line} {environment:?}");
+    }
+}
+
+#[test]
+fn every_selector_has_a_twin_and_the_flag_beats_it() {
+    let twins = [("SPANTAP_PID", "7, 8"), ("SPANTAP_PORT", "80"), ("SPANTAP_EXE", "{a,b}*"), ("SPANTAP_EXCLUDE", "x")];
+    let (config, _) = run("spantap", &twins, PIPE);
+    assert_eq!(
+        config.selection,
+        Selection { pids: vec![7, 8], ports: vec![80], executables: vec!["{a,b}*".into()], excluded: vec!["x".into()] }
+    );
+    let (config, _) = run("spantap run --pid 1 --pid 2,3 --port 8080 --exe /usr/bin/*", &twins, PIPE);
+    assert_eq!(
+        config.selection,
+        Selection {
+            pids: vec![1, 2, 3],
+            ports: vec![8080],
+            executables: vec!["/usr/bin/*".into()],
+            excluded: vec!["x".into()]
+        }
+    );
+}
+
+#[test]
+fn the_other_flags_have_twins_as_well() {
+    let (config, _) = run("spantap", &[("SPANTAP_DURATION", "1m"), ("SPANTAP_QUIET", "true")], PIPE);
+    assert_eq!((config.duration, config.quiet), (Some(Duration::from_secs(60)), true));
+    let decision = decided("spantap doctor", &[("SPANTAP_JSON", "true")], PIPE);
+    assert!(matches!(decision, Ok(Decision { command: Command::Doctor(DoctorConfig { json: true, .. }), .. })));
+}
+
+#[test]
+fn a_test_may_change_bounds() {
+    let environment = [("SPANTAP_TEST_BOUNDS", "ring=65536,connections=4,silence=250,nonsense")];
+    let (config, warnings) = run("spantap", &environment, PIPE);
+    let pipeline =
+        pipeline::Limits { connections: 4, silence: Duration::from_millis(250), ..pipeline::Limits::default() };
+    assert_eq!(config.bounds, Bounds { ring_bytes: 65_536, pipeline, ..Bounds::default() });
+    assert_eq!(warnings, ["SPANTAP_TEST_BOUNDS has no nonsense"]);
+}
+
+#[test]
+fn every_twin_is_known() {
+    let all: Vec<_> = VARIABLES.iter().map(|name| (*name, "")).collect();
+    let (_, warnings) = run("spantap", &all, PIPE);
+    assert_eq!(warnings, [""; 0]);
+    let help = Arguments::try_parse_from(["spantap", "--help"]).unwrap_err().to_string();
+    for name in VARIABLES {
+        let short = name.strip_prefix("SPANTAP").unwrap();
+        assert!(help.contains(name) || help.contains(short), "{name} is not in --help");
+    }
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_with_what_to_write() {
+    insta::assert_snapshot!(mistakes(
+        "spantap --pid x --port 0 --port 70000 --exe [ --print tre --duration 30 --otlp localhost:4318 --color no",
+        &[("SPANTAP_EXCLUDE", "{a")]
+    ), @r#"
+    --pid "x" is not possible
+           → give a process id, such as --pid 4312
+    --port "0" is not possible
+           → give a port from 1 to 65535, such as --port 8080
+    --port "70000" is not possible
+           → give a port from 1 to 65535, such as --port 8080
+    --exe "[" is not a pattern (unclosed character class; missing ']')
+           → use * ? [abc] {a,b}, quoted for the shell: --exe 'python3*'
+    SPANTAP_EXCLUDE "{a" is not a pattern (unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?))
+           → use * ? [abc] {a,b}, quoted for the shell: --exe 'python3*'
+    --duration "30" is not a time above zero
+           → give a number and a unit: 30s
+    --print "tre" is unknown
+           → did you mean tree? There are tree, text, json
+    --otlp has no http:// or https:// in front
+           → give scheme, host and port: http://localhost:4318, or http://localhost:4317 for grpc
+    --color "no" is unknown
+           → use one of auto, always, never
+    "#);
+}
+
+#[test]
+fn a_misspelt_variable_is_noticed() {
+    let (_, warnings) = run("spantap", &[("SPANTAP_PORTS", "80"), ("SPANTAP_WHATEVER", "1")], PIPE);
+    insta::assert_snapshot!(warnings.join("\n"), @r"
+    SPANTAP_PORTS is no variable of spantap and was ignored; did you mean SPANTAP_PORT?
+    SPANTAP_WHATEVER is no variable of spantap and was ignored
+    ");
+}
+
+#[test]
+fn the_log_filter_is_quiet_by_default() {
+    let cases: &[(&str, Environ<'_>, &str)] = &[
+        ("spantap", &[], "warn"),
+        ("spantap -q", &[], "error"),
+        ("spantap -q", &[("RUST_LOG", "debug")], "debug"),
+        ("spantap", &[("RUST_LOG", "debug"), ("SPANTAP_LOG", "info")], "info"),
+        ("spantap doctor", &[], "warn"),
+    ];
+    for (line, environment, wanted) in cases {
+        let decision = decided(line, environment, PIPE).expect("a good command line");
+        assert_eq!(decision.log, *wanted, "{line} {environment:?}");
+    }
+}
+
+#[test]
+fn the_demo_ends_by_itself_and_always_prints() {
+    let decision = decided("spantap demo", &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318")], PIPE);
+    let Ok(Decision { command: Command::Demo(config), .. }) = decision else { panic!("{decision:?}") };
+    assert_eq!(config.duration, Some(DEMO_DURATION));
+    assert_eq!(config.output.print.map(|print| print.style), Some(PrintStyle::Tree));
+    assert!(config.output.otlp.is_some());
+}
+
+#[test]
+fn endpoints_follow_the_specification() {
+    const BASE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    const TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+    const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
+    const INSECURE: &str = "OTEL_EXPORTER_OTLP_INSECURE";
+    let cases: &[(&str, Environ<'_>, &str)] = &[
+        ("spantap", &[(BASE, "")], "none"),
+        ("spantap", &[(BASE, "http://c:4318")], "http://c:4318/v1/traces http/protobuf [] 10s"),
+        ("spantap", &[(BASE, "http://c:4318/")], "http://c:4318/v1/traces http/protobuf [] 10s"),
+        ("spantap", &[(BASE, "https://c/my/base/")], "https://c/my/base/v1/traces http/protobuf [] 10s"),
+        ("spantap", &[(BASE, "http://c:4318/v1/traces")], "http://c:4318/v1/traces/v1/traces http/protobuf [] 10s"),
+        ("spantap", &[(BASE, "http://c"), (TRACES, "http://t/x")], "http://t/x http/protobuf [] 10s"),
+        ("spantap", &[(BASE, "http://c"), (TRACES, "")], "http://c/v1/traces http/protobuf [] 10s"),
+        ("spantap", &[(TRACES, "http://t:4318")], "http://t:4318/ http/protobuf [] 10s"),
+        ("spantap", &[(BASE, "http://c:4317"), (PROTOCOL, "GRPC")], "http://c:4317 grpc [] 10s"),
+        ("spantap", &[(BASE, "c:4317"), (PROTOCOL, "grpc")], "https://c:4317 grpc [] 10s"),
+        ("spantap", &[(BASE, "c:4317"), (PROTOCOL, "grpc"), (INSECURE, "true")], "http://c:4317 grpc [] 10s"),
+        ("spantap", &[(BASE, "https://c:4317"), (PROTOCOL, "grpc"), (INSECURE, "true")], "https://c:4317 grpc [] 10s"),
+        (
+            "spantap",
+            &[
+                (BASE, "c:4317"),
+                (PROTOCOL, "grpc"),
+                (INSECURE, "true"),
+                ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "false"),
+            ],
+            "https://c:4317 grpc [] 10s",
+        ),
+        ("spantap", &[("OTEL_TRACES_EXPORTER", "otlp")], "http://localhost:4318/v1/traces http/protobuf [] 10s"),
+        ("spantap", &[("OTEL_TRACES_EXPORTER", "otlp"), (PROTOCOL, "grpc")], "http://localhost:4317 grpc [] 10s"),
+        ("spantap --otlp http://f:4318", &[(TRACES, "http://t")], "http://f:4318/v1/traces http/protobuf [] 10s"),
+        ("spantap --otlp http://f:4318/v1/traces", &[], "http://f:4318/v1/traces http/protobuf [] 10s"),
+        ("spantap --otlp http://f:4317", &[], "http://f:4317 grpc [] 10s"),
+        (
+            "spantap --otlp http://f:4317",
+            &[(PROTOCOL, "http/protobuf")],
+            "http://f:4317/v1/traces http/protobuf [] 10s",
+        ),
+        (
+            "spantap",
+            &[(BASE, "http://c"), (PROTOCOL, "grpc"), ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")],
+            "http://c/v1/traces http/protobuf [] 10s",
+        ),
+    ];
+    for (line, environment, wanted) in cases {
+        assert_eq!(otlp_of(line, environment), *wanted, "{line} {environment:?}");
+    }
+}
+
+#[test]
+fn headers_timeouts_and_compression_follow_the_specification() {
+    const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
+    let with = |more: Environ| {
+        let environment: Vec<_> = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c")].iter().chain(more).copied().collect();
+        otlp_of("spantap", &environment).trim_start_matches("http://c/v1/traces http/protobuf ").to_owned()
+    };
+    let cases: &[(Environ<'_>, &str)] = &[
+        (&[(HEADERS, "api-key=k, X-B = b%20c%3D1 ")], "[api-key:k x-b:b c=1] 10s"),
+        (&[(HEADERS, "a=b=c,")], "[a:b=c] 10s"),
+        (&[(HEADERS, "a=1"), ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "b=2")], "[b:2] 10s"),
+        (&[("OTEL_EXPORTER_OTLP_TIMEOUT", "2500")], "[] 2.5s"),
+        (&[("OTEL_EXPORTER_OTLP_TIMEOUT", "2500"), ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "1")], "[] 1ms"),
+        (&[("OTEL_EXPORTER_OTLP_COMPRESSION", "GZIP")], "[] 10s gzip"),
+        (&[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"), ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "none")], "[] 10s"),
+    ];
+    for (environment, wanted) in cases {
+        assert_eq!(with(environment), *wanted, "{environment:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_understood_is_said_and_ignored_and_secrets_are_not_repeated() {
+    insta::assert_snapshot!(otlp_of("spantap", &[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:hunter2@c:4317"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=%zz,secret value=hunter2,ok=1,b=%0d%0ax"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_TRACES_EXPORTER", "zipkin"),
+        ("OTEL_SDK_DISABLED", "yes"),
+        ("OTEL_TRACES_SAMPLER", "always_off"),
+    ]), @r"
+    http://user:hunter2@c:4317/v1/traces http/protobuf [ok:1] 10s
+    ! OTEL_TRACES_SAMPLER has no effect here: every request becomes a span
+    ! OTEL_TRACES_EXPORTER=zipkin is none of otlp, console, none and was ignored
+    ! OTEL_SDK_DISABLED is neither true nor false and counts as false
+    ! OTEL_EXPORTER_OTLP_ENDPOINT has port 4317, where collectors speak gRPC, but the default protocol is http/protobuf; set OTEL_EXPORTER_OTLP_PROTOCOL=grpc or use port 4318
+    ! OTEL_EXPORTER_OTLP_HEADERS: entry 1 is not name=value and was ignored
+    ! OTEL_EXPORTER_OTLP_HEADERS: entry 2 is not name=value and was ignored
+    ! OTEL_EXPORTER_OTLP_HEADERS: entry 4 is not name=value and was ignored
+    ! OTEL_EXPORTER_OTLP_TIMEOUT=10s is no number of milliseconds above 0 and was ignored
+    ! OTEL_EXPORTER_OTLP_COMPRESSION=zstd is none of gzip, none and was ignored
+    ");
+    let (config, _) = run("spantap --otlp http://user:hunter2@c:4318?key=hunter2", &[], PIPE);
+    let otlp = config.output.otlp.expect("an endpoint");
+    assert_eq!(otlp.endpoint_shown(), "http://c:4318/v1/traces");
+    assert!(!format!("{otlp:?}").contains("hunter2"));
+}
+
+#[test]
+fn an_endpoint_that_is_none_is_a_mistake() {
+    for endpoint in ["localhost:4318", "ftp://c", "http://", "http://c:99999", "collector"] {
+        let text = mistakes("spantap", &[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)]);
+        assert!(text.starts_with("OTEL_EXPORTER_OTLP_ENDPOINT "), "{endpoint}: {text}");
+        assert!(text.contains("http://localhost:4318"), "{endpoint}: {text}");
+    }
+}
+
+#[test]
+fn help_is_the_reference() {
+    // The width of the terminal that the tests run in must not matter.
+    let command = Arguments::command().term_width(100);
+    let help = command.try_get_matches_from(["spantap", "-h"]).unwrap_err().to_string();
+    insta::assert_snapshot!(help, @r"
+    Traces unmodified services with eBPF and exports OpenTelemetry
+
+    Usage: spantap [OPTIONS]
+           spantap <COMMAND>
+
+    Commands:
+      run      Trace until Ctrl-C (the default)
+      doctor   Check what this machine can do, with the fix for what it cannot
+      demo     Start three small services, send them traffic and trace them
+      record   Write the raw event stream to a file
+      replay   Make spans of a recorded event stream
+      version  Print the version
+
+    Options:
+      -h, --help     Print help (see more with '--help')
+      -V, --version  Print version
+
+    What is traced:
+          --pid <PID>       Only this process (repeatable, as the next three)
+          --port <PORT>     Only connections to this port: a server's own, or the one a client calls
+          --exe <GLOB>      Only executables like this: a file name (node, python3*), or a whole path
+                            when it has a slash
+          --exclude <GLOB>  Never executables like this
+
+    Where traces go:
+          --print <FORMAT>  Print traces: tree, text (a line a request) or json (OTLP lines). Without an
+                            endpoint the default is tree on a terminal and text elsewhere; with one,
+                            nothing is printed unless asked for here
+          --otlp <URL>      Export to this OTLP endpoint, such as http://localhost:4318
+          --color <WHEN>    Colours: auto, always or never
+
+    Options:
+      -q, --quiet            Say nothing but traces and errors
+          --duration <TIME>  Stop after this time, such as 30s or 5m
+          --tier <TIER>      Watch in this way only: a, b or c, as KERNELS.md has them. Without it the
+                             best that the kernel takes is used
+
+    Examples:
+      sudo spantap                                trace everything, print trees
+      sudo spantap --port 8080                    only what is served or called on port 8080
+      sudo spantap --exe node --print text        only node, one line a request
+      sudo spantap --otlp http://localhost:4318   export to a collector
+      sudo spantap demo                           see it work without services of your own
+      sudo spantap doctor                         what this machine can do, and what to fix
+
+    Environment:
+      SPANTAP_PID, _PORT, _EXE, _EXCLUDE, _PRINT, _COLOR, _DURATION, _OTLP, _QUIET, _JSON, _TIER
+                                    twins of the flags; lists are separated by commas; a flag beats its
+                                    variable
+      SPANTAP_LOG, RUST_LOG         what spantap says about itself on standard error, such as `debug`
+      OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL, _HEADERS, _TIMEOUT, _COMPRESSION, _INSECURE,
+      and the OTEL_EXPORTER_OTLP_TRACES_ forms
+                                    as the OpenTelemetry specification defines them
+      OTEL_TRACES_EXPORTER          otlp, console or none
+      OTEL_SDK_DISABLED             true: nothing leaves this machine
+      NO_COLOR                      no colours
+
+    Exit codes:
+      0   done
+      1   it failed while running
+      2   the command line or the environment is wrong
+      77  this machine cannot do it (kernel, BTF, privileges): see `spantap doctor`
+    ");
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Where finished spans leave the agent: a bounded queue and behind it OTLP, or lines on standard output.
+//!
+//! In: [`ServiceSpan`]s in batches, offered without ever waiting. Out: requests to a collector, or OTLP JSON lines;
+//! what does not fit, or is not taken, is counted by reason. It does not decide which spans are exported, and it keeps
+//! nothing for later than the collector's timeout allows.
+//!
+//! ```text
+//! offer → queue (bounded in spans) → worker → batch (grouped by resource, encoded) → otlp (sent, and again)
+//! ```
+
+mod batch;
+mod complaint;
+mod field;
+mod otlp;
+mod protobuf;
+mod queue;
+mod retry;
+mod span;
+pub mod stdout;
+mod worker;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use spantap_common::loss::Reason;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
+
+use crate::{config::Otlp, enrich::ServiceSpan, time::WallOffset};
+use otlp::Collector;
+use queue::Queue;
+use worker::{Order, Worker};
+
+/// Sends spans to a collector, from a task of its own.
+#[derive(Debug)]
+pub struct Exporter {
+    queue: Arc<Queue>,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+/// What became of the spans that were offered. Law: offered = waiting + exported + rejected + failed + `queue_full`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ExportStats {
+    /// Queued, or in a request whose answer is still out.
+    pub waiting: u64,
+    /// Taken by the collector.
+    pub exported: u64,
+    /// Never queued, as the queue was full ([`Reason::QueueFull`]).
+    pub queue_full: u64,
+    /// Not taken: refused, unreachable for too long, or still waiting at the deadline of a flush
+    /// ([`Reason::ExportFailed`]).
+    pub failed: u64,
+    /// Rejected one by one in a request that was otherwise taken ([`Reason::ExportFailed`] too).
+    pub rejected: u64,
+    /// The last thing that went wrong, in words.
+    pub last_error: Option<String>,
+}
+
+impl ExportStats {
+    /// The losses so far, as [`Vitals`](crate::vitals::Vitals) name them.
+    pub fn losses(&self) -> [(Reason, u64); 2] {
+        [(Reason::QueueFull, self.queue_full), (Reason::ExportFailed, self.failed + self.rejected)]
+    }
+}
+
+/// The exporter's bounds. The defaults are for one host; tests choose smaller ones.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Spans that wait or are under way. 16,384: nearly a second of the 20,000 spans/s that 10,000 requests/s make
+    /// when both of their ends are on the host, and about 16 MiB at 1 KiB a span. From half of it on, batches no
+    /// longer wait for their delay.
+    pub queue_spans: usize,
+    /// Spans in one request. 512 is the specification's default (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
+    pub batch_spans: usize,
+    /// Encoded bytes in one request before compression. 3.5 MiB: gRPC servers refuse messages above 4 MiB unless
+    /// told otherwise. A single span beyond it travels alone.
+    pub batch_bytes: usize,
+    /// Longest time a span waits for company. 1 s: a span is visible 1.5 s after its end.
+    pub delay: Duration,
+    /// Requests under way at once. 8 of them, full, are twice the spans that 10,000 requests/s make with a collector
+    /// that is 100 ms away. A stream each over gRPC's one connection, a connection each over HTTP/1.
+    pub in_flight: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_spans: 16 << 10,
+            batch_spans: 512,
+            batch_bytes: 7 << 19,
+            delay: Duration::from_secs(1),
+            in_flight: 8,
+        }
+    }
+}
+
+impl Exporter {
+    /// Starts the exporter's task on `runtime`. Nobody is called yet: an unreachable collector is no error here, but an
+    /// endpoint or a header that can never work is.
+    pub fn start(config: &Otlp, runtime: &Handle) -> anyhow::Result<Self> {
+        Self::start_with(config, Limits::default(), runtime)
+    }
+
+    /// [`start`](Self::start) with other bounds.
+    pub fn start_with(config: &Otlp, limits: Limits, runtime: &Handle) -> anyhow::Result<Self> {
+        // The gRPC channel spawns its task where it is made.
+        let _context = runtime.enter();
+        let collector = Collector::new(config)?;
+        let queue = Arc::new(Queue::new(limits.queue_spans));
+        let (orders, inbox) = mpsc::unbounded_channel();
+        runtime.spawn(Worker::new(collector, limits, Arc::clone(&queue), inbox).run());
+        Ok(Self { queue, orders })
+    }
+
+    /// Queues as many of `spans` as there is room for and counts the rest. Never waits.
+    pub fn offer(&self, mut spans: Vec<ServiceSpan>, offset: WallOffset) {
+        let held = self.queue.admit(spans.len());
+        spans.truncate(held.spans());
+        if !spans.is_empty() {
+            // A worker that is gone returns the order, and dropping it counts its spans as failed.
+            drop(self.orders.send(Order::Spans { spans, offset, held }));
+        }
+    }
+
+    /// Sends what is queued without waiting for company, and returns when all of it is answered for. At `deadline`
+    /// whatever is still waiting is given up and counted as failed.
+    pub async fn flush(&self, deadline: Instant) {
+        let (done, finished) = oneshot::channel();
+        if self.orders.send(Order::Flush { deadline, done }).is_ok() {
+            // An error means that the worker is gone, and with it everything that waited.
+            finished.await.ok();
+        }
+    }
+
+    /// The numbers so far.
+    pub fn stats(&self) -> ExportStats {
+        self.queue.stats()
+    }
+}

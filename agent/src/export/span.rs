@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Our spans and resources in OTLP's own terms.
+//!
+//! In: a finished [`Span`], a [`Resource`], and the offset that turns kernel time into wall time. Out: the fields of
+//! OTLP's messages, written once, straight from what the parsers made. It drops, renames, reorders and redacts nothing:
+//! that happened before a span came here.
+
+use opentelemetry_proto::tonic::trace::v1::{SpanFlags, span::SpanKind as ProtoKind, status::StatusCode};
+use opentelemetry_semantic_conventions::SCHEMA_URL;
+
+use super::{field, protobuf::Message};
+use crate::{
+    attribute::{Attribute, Value},
+    enrich::Resource,
+    time::WallOffset,
+    trace::{ParentSpan, Span, SpanKind, SpanLink},
+};
+
+/// Writes the fields of a `Span`.
+pub(super) fn write_span(span: &Span, offset: WallOffset, out: &mut Message) {
+    out.bytes(field::span::TRACE_ID, &span.trace.0);
+    out.bytes(field::span::SPAN_ID, &span.id.0);
+    if let Some(state) = &span.state {
+        out.bytes(field::span::TRACE_STATE, state.as_bytes());
+    }
+    if let Some(parent) = &span.parent {
+        out.bytes(field::span::PARENT_SPAN_ID, &parent.id.0);
+    }
+    out.fixed32(field::span::FLAGS, u32::from(span.flags.0) | span.parent.map_or(0, remoteness));
+    out.bytes(field::span::NAME, span.name.as_bytes());
+    let kind = match span.kind {
+        SpanKind::Server => ProtoKind::Server,
+        SpanKind::Client => ProtoKind::Client,
+    };
+    out.varint(field::span::KIND, kind as u64);
+    out.fixed64(field::span::START_TIME, offset.unix_nanos(span.start));
+    out.fixed64(field::span::END_TIME, offset.unix_nanos(span.end));
+    write_attributes(field::span::ATTRIBUTES, &span.attributes, out);
+    if let Some(parent) = &span.parent {
+        write_attributes(field::span::ATTRIBUTES, &[Attribute::new(LINK_METHOD, parent.method.label())], out);
+    }
+    for link in &span.links {
+        out.message(field::span::LINKS, |out| write_link(link, out));
+    }
+    // "Don't set the span status description if the reason can be inferred from `http.response.status_code`"
+    // (https://opentelemetry.io/docs/specs/semconv/http/http-spans/#status); else `error.type` says it.
+    let code = if span.failed { StatusCode::Error } else { StatusCode::Unset };
+    out.message(field::span::STATUS, |out| out.varint(field::status::CODE, code as u64));
+}
+
+/// Writes the fields of a `ResourceSpans`, but for its scopes.
+pub(super) fn write_resource(resource: &Resource, out: &mut Message) {
+    out.message(field::resource_spans::RESOURCE, |out| {
+        write_attributes(field::resource::ATTRIBUTES, &resource.attributes, out);
+    });
+    out.bytes(field::resource_spans::SCHEMA_URL, SCHEMA_URL.as_bytes());
+}
+
+/// Writes the fields of a `ScopeSpans`, but for its spans.
+pub(super) fn write_scope(protocol: &str, out: &mut Message) {
+    out.message(field::scope_spans::SCOPE, |out| {
+        out.bytes(field::scope::NAME, format!("spantap/{protocol}").as_bytes());
+        out.bytes(field::scope::VERSION, env!("CARGO_PKG_VERSION").as_bytes());
+    });
+    out.bytes(field::scope_spans::SCHEMA_URL, SCHEMA_URL.as_bytes());
+}
+
+/// "Bits 8 and 9 represent the 3 states of whether a span's parent is remote. The states are (unknown, is not remote,
+/// is remote)" (trace.proto). A root leaves them unknown: no parent is no local one.
+fn remoteness(parent: ParentSpan) -> u32 {
+    let known = SpanFlags::ContextHasIsRemoteMask as u32;
+    if parent.remote { known | SpanFlags::ContextIsRemoteMask as u32 } else { known }
+}
+
+fn write_link(link: &SpanLink, out: &mut Message) {
+    out.bytes(field::link::TRACE_ID, &link.trace.0);
+    out.bytes(field::link::SPAN_ID, &link.span.0);
+    write_attributes(field::link::ATTRIBUTES, &link.attributes, out);
+}
+
+/// Writes a `KeyValue` for each of `attributes`.
+fn write_attributes(field: u8, attributes: &[Attribute], out: &mut Message) {
+    for Attribute { key, value } in attributes {
+        out.message(field, |out| {
+            out.bytes(field::key_value::KEY, key.as_bytes());
+            out.message(field::key_value::VALUE, |out| write_value(value, out));
+        });
+    }
+}
+
+/// Writes the one field of an `AnyValue`.
+fn write_value(value: &Value, out: &mut Message) {
+    match value {
+        Value::Static(text) => out.bytes(field::any_value::STRING, text.as_bytes()),
+        Value::Text(text) => out.bytes(field::any_value::STRING, text.as_bytes()),
+        Value::Shared(text) => out.bytes(field::any_value::STRING, text.as_bytes()),
+        Value::Int(number) => out.varint(field::any_value::INT, number.cast_unsigned()),
+        Value::Texts(texts) => out.message(field::any_value::ARRAY, |out| {
+            for text in texts {
+                out.message(field::array_value::VALUES, |out| out.bytes(field::any_value::STRING, text.as_bytes()));
+            }
+        }),
+    }
+}
+
+/// The attribute that names the evidence for the parent.
+const LINK_METHOD: &str = "spantap.link.method";
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::{
+        common::v1::{AnyValue, ArrayValue, KeyValue, any_value},
+        trace::v1::{Span as ProtoSpan, Status, span::Link},
+    };
+    use proptest::{collection::vec, prelude::*};
+    use prost::Message as _;
+
+    use super::*;
+    use crate::{
+        context::{SpanId, TraceFlags, TraceId},
+        time::{Task, Timestamp},
+        trace::LinkMethod,
+    };
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_what_the_published_messages_say(span in any_span(), offset in any::<i64>()) {
+            let offset = WallOffset(offset);
+            prop_assert_eq!(written(&span, offset), message(span, offset));
+        }
+    }
+
+    #[test]
+    fn the_flags_say_whether_a_parent_is_remote_and_nothing_of_no_parent() {
+        let parent = |remote| Some(ParentSpan { id: SpanId([9; 8]), remote, method: LinkMethod::Thread });
+        for (claim, parent, expected) in
+            [("a root", None, 0x003), ("local", parent(false), 0x103), ("remote", parent(true), 0x303)]
+        {
+            assert_eq!(written(&Span { parent, ..empty_span() }, WallOffset(0)).flags, expected, "{claim}");
+        }
+    }
+
+    #[test]
+    fn the_state_is_verbatim() {
+        for state in [
+            "ot=th:0,fw529a3039@dt=FfAAAA,rojo=00f067aa0ba902b7",
+            "a=1 ,\tb=2,,c=3",
+            "ot=th:8,tenant@a-long-system-name=1,b=2",
+        ] {
+            let span = Span { state: Some(state.into()), ..empty_span() };
+            assert_eq!(written(&span, WallOffset(0)).trace_state, state);
+        }
+        assert_eq!(written(&empty_span(), WallOffset(0)).trace_state, "");
+    }
+
+    /// `span`, written and read back.
+    fn written(span: &Span, offset: WallOffset) -> ProtoSpan {
+        let mut out = Message::default();
+        write_span(span, offset, &mut out);
+        ProtoSpan::decode(&*out.finish()).expect("it is a span")
+    }
+
+    /// `span` in the published messages, the long way.
+    fn message(span: Span, offset: WallOffset) -> ProtoSpan {
+        let method = span.parent.map(|parent| Attribute::new(LINK_METHOD, parent.method.label()));
+        let kind = match span.kind {
+            SpanKind::Server => ProtoKind::Server,
+            SpanKind::Client => ProtoKind::Client,
+        };
+        let code = if span.failed { StatusCode::Error } else { StatusCode::Unset };
+        ProtoSpan {
+            trace_id: span.trace.0.to_vec(),
+            span_id: span.id.0.to_vec(),
+            trace_state: span.state.as_deref().unwrap_or_default().to_owned(),
+            parent_span_id: span.parent.map_or_else(Vec::new, |parent| parent.id.0.to_vec()),
+            flags: u32::from(span.flags.0) | span.parent.map_or(0, remoteness),
+            name: (*span.name).to_owned(),
+            kind: kind.into(),
+            start_time_unix_nano: offset.unix_nanos(span.start),
+            end_time_unix_nano: offset.unix_nanos(span.end),
+            attributes: span.attributes.into_iter().chain(method).map(key_value).collect(),
+            links: span.links.into_iter().map(link).collect(),
+            status: Some(Status { code: code.into(), message: String::new() }),
+            ..ProtoSpan::default()
+        }
+    }
+
+    fn link(link: SpanLink) -> Link {
+        Link {
+            trace_id: link.trace.0.to_vec(),
+            span_id: link.span.0.to_vec(),
+            attributes: link.attributes.into_iter().map(key_value).collect(),
+            ..Link::default()
+        }
+    }
+
+    fn key_value(attribute: Attribute) -> KeyValue {
+        let value = match attribute.value {
+            Value::Static(text) => any_value::Value::StringValue(text.to_owned()),
+            Value::Text(text) => any_value::Value::StringValue(text),
+            Value::Shared(text) => any_value::Value::StringValue((*text).to_owned()),
+            Value::Int(number) => any_value::Value::IntValue(number),
+            Value::Texts(texts) => {
+                let text = |text: Box<str>| AnyValue { value: Some(any_value::Value::StringValue(text.into())) };
+                any_value::Value::ArrayValue(ArrayValue { values: texts.into_iter().map(text).collect() })
+            }
+        };
+        KeyValue {
+            key: attribute.key.into_owned(),
+            value: Some(AnyValue { value: Some(value) }),
+            ..KeyValue::default()
+        }
+    }
+
+    fn any_span() -> impl Strategy<Value = Span> {
+        let link = vec(any_attribute(), 0..3).prop_map(|attributes| SpanLink {
+            trace: TraceId([3; 16]),
+            span: SpanId([4; 8]),
+            attributes,
+        });
+        let texts = (".{0,200}", proptest::option::of("[ -~]{1,200}"));
+        let ids = (any::<[u8; 16]>(), any::<[u8; 8]>(), any::<u8>());
+        let parts = (texts, ids, vec(any_attribute(), 0..12), vec(link, 0..3));
+        (parts, any::<[bool; 4]>(), any::<[u64; 2]>()).prop_map(
+            |(((name, state), (trace, id, flags), attributes, links), [failed, server, root, remote], [start, end])| {
+                Span {
+                    trace: TraceId(trace),
+                    id: SpanId(id),
+                    parent: (!root).then_some(ParentSpan { id: SpanId([9; 8]), remote, method: LinkMethod::Header }),
+                    flags: TraceFlags(flags),
+                    state: state.map(Into::into),
+                    kind: if server { SpanKind::Server } else { SpanKind::Client },
+                    name: name.into(),
+                    start: Timestamp(start),
+                    end: Timestamp(end),
+                    failed,
+                    attributes,
+                    links,
+                    ..empty_span()
+                }
+            },
+        )
+    }
+
+    fn any_attribute() -> impl Strategy<Value = Attribute> {
+        let value = prop_oneof![
+            any::<i64>().prop_map(Value::Int),
+            ".{0,300}".prop_map(Value::Text),
+            ".{0,300}".prop_map(|text| Value::Shared(text.into())),
+            vec(".{0,30}".prop_map(Box::from), 0..5).prop_map(Value::Texts),
+            Just(Value::Static("http")),
+        ];
+        (prop_oneof![Just("http.request.method"), Just("url.full"), Just("k")], value)
+            .prop_map(|(key, value)| Attribute { key: key.into(), value })
+    }
+
+    fn empty_span() -> Span {
+        Span {
+            trace: TraceId([1; 16]),
+            id: SpanId([2; 8]),
+            parent: None,
+            flags: TraceFlags(3),
+            state: None,
+            kind: SpanKind::Server,
+            name: "GET".into(),
+            protocol: "http",
+            start: Timestamp(0),
+            answered: None,
+            end: Timestamp(0),
+            failed: false,
+            attributes: Vec::new(),
+            links: Vec::new(),
+            task: Task::default(),
+        }
+    }
+}

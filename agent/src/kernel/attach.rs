@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! From the embedded object to probes that run.
+//!
+//! In: [`Settings`] and this machine. Out: [`Probes`] of the best tier that the kernel takes. It asks the kernel by
+//! handing it the programs, and does not improvise: what cannot be attached is a verdict, or the reason for the next tier.
+
+use std::{io, slice};
+
+use anyhow::{Context, anyhow};
+use aya::{
+    Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{HashMap, MapData, PerCpuArray},
+    programs::{BtfTracePoint, FExit, Program, ProgramError},
+};
+use spantap_common::{
+    abi::{MAX_SOCKETS, RING_BYTES, SYSTEM_CALLS},
+    call::{Moves, Shape},
+    loss::Reason,
+    settings::{ProcessSettings, Verdict},
+};
+
+use super::{
+    Unsupported,
+    controls::Controls,
+    features::{self, Features},
+    hooks::{At, Hook, Need, TABLE, Tier},
+    plan::{self, HookVerdict, PassedOver, State},
+    ring::Ring,
+};
+
+/// What the probes are told before they run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The agent's own process id in the root pid namespace: its sockets are left alone. 0 is nobody.
+    pub agent_pid: u32,
+    /// The verdict on processes that are not in `processes`.
+    pub default_verdict: Verdict,
+    /// Processes known before the first event. Later ones are told to [`Controls`].
+    pub processes: Vec<(u32, ProcessSettings)>,
+    /// Ports of which one end of a connection must have one; none is any.
+    pub ports: Vec<u16>,
+    /// Bytes of the ring: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// The only tier to try; none is the best that works.
+    pub tier: Option<Tier>,
+}
+
+impl Default for Settings {
+    /// Everything on the host, nothing left out.
+    fn default() -> Self {
+        Self {
+            agent_pid: 0,
+            default_verdict: Verdict::Undecided,
+            processes: Vec::new(),
+            ports: Vec::new(),
+            ring_bytes: RING_BYTES,
+            tier: None,
+        }
+    }
+}
+
+/// Attached probes. Dropping them detaches all of them.
+pub struct Probes {
+    ring: Ring,
+    controls: Controls,
+    lost: PerCpuArray<MapData, u64>,
+    tier: Tier,
+    passed_over: Vec<PassedOver>,
+    verdicts: Vec<HookVerdict>,
+    /// Holds the programs and their links, until they are detached.
+    object: Option<Ebpf>,
+}
+
+impl Probes {
+    /// Loads and attaches the probes.
+    pub fn attach(settings: &Settings) -> Result<Self, Unsupported> {
+        if OBJECT.is_empty() {
+            return Err(Unsupported::NotBuilt);
+        }
+        features::privileged()?;
+        let btf = features::kernel_btf()?;
+        let (features, offsets) = (Features::of(&btf), features::offsets(&btf)?);
+        drop(btf);
+        let kernel = aya::Btf::from_sys_fs().map_err(|error| Unsupported::NoBtf { reason: error.to_string() })?;
+
+        let tiers = settings.tier.as_ref().map_or(&Tier::ALL[..], slice::from_ref);
+        let mut passed_over = Vec::new();
+        let mut last = None;
+        for &tier in tiers {
+            let probes = plan::plan(TABLE, &features, tier)
+                .and_then(|verdicts| Self::attach_tier(settings, tier, verdicts, &offsets, &kernel));
+            match probes {
+                Ok(probes) => return Ok(Self { passed_over, ..probes }),
+                Err(why) => {
+                    passed_over.push(PassedOver { tier, why: why.what() });
+                    last = Some(why);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| Unsupported::Refused(anyhow!("there is no tier to try"))))
+    }
+
+    fn attach_tier(
+        settings: &Settings,
+        tier: Tier,
+        mut verdicts: Vec<HookVerdict>,
+        offsets: &[(&'static str, u32)],
+        kernel: &aya::Btf,
+    ) -> Result<Self, Unsupported> {
+        let mut object = load(settings, tier, offsets, kernel).map_err(refusal)?;
+        // Maps are complete before the first program runs: no socket is judged by half of the settings.
+        let ring = Ring::take_from(&mut object).map_err(refusal)?;
+        let lost = open_lost(&mut object).map_err(refusal)?;
+        set_ports(&mut object, &settings.ports).map_err(refusal)?;
+        let mut controls = Controls::take_from(&mut object).map_err(refusal)?;
+        for (pid, process) in &settings.processes {
+            controls.set_process(*pid, *process).context("set a process").map_err(refusal)?;
+        }
+        // All are loaded before the first is attached: verifying takes tens of milliseconds, and a request that is read
+        // before the probe of its response is there would be half seen.
+        for step in [verify, attach] {
+            for verdict in verdicts.iter_mut().filter(|verdict| verdict.state == State::Used) {
+                if let Err(error) = step(&mut object, verdict.hook, kernel) {
+                    if verdict.hook.need == Need::Required {
+                        return Err(refusal(error));
+                    }
+                    verdict.state = State::Refused(format!("{error:#}"));
+                }
+            }
+        }
+        Ok(Self { ring, controls, lost, tier, passed_over: Vec::new(), verdicts, object: Some(object) })
+    }
+
+    /// Hands over the records there are; returns how many. See [`Ring::drain`].
+    pub fn drain(&mut self, record: impl FnMut(&[u8])) -> usize {
+        self.ring.drain(record)
+    }
+
+    /// Detaches the probes. What they have written can still be drained.
+    pub fn detach(&mut self) {
+        self.object = None;
+    }
+
+    /// What the probes can be told while they run.
+    pub fn controls(&mut self) -> &mut Controls {
+        &mut self.controls
+    }
+
+    /// Losses since the probes were attached, indexed by [`Reason`].
+    pub fn lost(&self) -> [u64; Reason::COUNT] {
+        let mut lost = [0; Reason::COUNT];
+        for (reason, count) in Reason::ALL.iter().zip(&mut lost) {
+            // The index is below the array's length; a failing read leaves the count of the others.
+            if let Ok(cpus) = self.lost.get(&(*reason as u32), 0) {
+                *count = cpus.iter().sum();
+            }
+        }
+        lost
+    }
+
+    /// The tier in use.
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// The better tiers that this kernel would not have.
+    pub fn passed_over(&self) -> &[PassedOver] {
+        &self.passed_over
+    }
+
+    /// What became of each hook.
+    pub fn verdicts(&self) -> &[HookVerdict] {
+        &self.verdicts
+    }
+}
+
+fn load(settings: &Settings, tier: Tier, offsets: &[(&'static str, u32)], kernel: &aya::Btf) -> anyhow::Result<Ebpf> {
+    let shapes = by_call(CALLS, Shape::to_wire);
+    let moves = by_call(MOVES, Moves::to_wire);
+    let by_address = u32::from(tier.by_address());
+    let gathered = tier.gathered();
+    let default_verdict = settings.default_verdict as u32;
+    // At its exit, every call has its result.
+    let result_tells = u32::from(features::RESULT_TELLS && !tier.by_address());
+    let port_filter = u32::from(!settings.ports.is_empty());
+
+    let mut loader = EbpfLoader::new();
+    // Without this a refused program is verified again and again with ever larger logs, which takes minutes.
+    loader.btf(Some(kernel)).verifier_log_level(VerifierLogLevel::DISABLE);
+    loader.map_max_entries("RING", settings.ring_bytes);
+    // Its entries are allocated with it.
+    loader.map_max_entries("SOCKETS_BY_ADDRESS", if tier.by_address() { MAX_SOCKETS } else { 1 });
+    loader.override_global("AGENT_TGID", &settings.agent_pid, true);
+    loader.override_global("DEFAULT_VERDICT", &default_verdict, true);
+    loader.override_global("RESULT_TELLS", &result_tells, true);
+    loader.override_global("GATHERED", &gathered, true);
+    loader.override_global("PORT_FILTER", &port_filter, true);
+    loader.override_global("BY_ADDRESS", &by_address, true);
+    loader.override_global("WIDE_MODE", &features::WIDE_MODE, true);
+    loader.override_global("CALL_SHAPES", &shapes, true);
+    loader.override_global("CALL_MOVES", &moves, true);
+    for (global, offset) in offsets {
+        loader.override_global(global, offset, true);
+    }
+    loader.load(OBJECT).context("load the probes' maps")
+}
+
+fn verify(object: &mut Ebpf, hook: &Hook, kernel: &aya::Btf) -> anyhow::Result<()> {
+    match hook.at {
+        At::BtfTracepoint(tracepoint) => probe::<BtfTracePoint>(object, hook)?.load(tracepoint, kernel),
+        At::Exit(function) => probe::<FExit>(object, hook)?.load(function, kernel),
+    }
+    .with_context(|| format!("load {}", hook.program))
+}
+
+fn attach(object: &mut Ebpf, hook: &Hook, _: &aya::Btf) -> anyhow::Result<()> {
+    match hook.at {
+        At::BtfTracepoint(_) => probe::<BtfTracePoint>(object, hook)?.attach().map(drop),
+        At::Exit(_) => probe::<FExit>(object, hook)?.attach().map(drop),
+    }
+    .with_context(|| format!("attach {}", hook.program))
+}
+
+fn probe<'a, T>(object: &'a mut Ebpf, hook: &Hook) -> anyhow::Result<&'a mut T>
+where
+    &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let program = hook.program;
+    object
+        .program_mut(program)
+        .with_context(|| format!("the object has no program {program}"))?
+        .try_into()
+        .with_context(|| format!("{program} is another kind of program"))
+}
+
+fn open_lost(object: &mut Ebpf) -> anyhow::Result<PerCpuArray<MapData, u64>> {
+    let map = object.take_map("LOST").context("the probes have no counters")?;
+    PerCpuArray::try_from(map).context("open the counters")
+}
+
+fn set_ports(object: &mut Ebpf, ports: &[u16]) -> anyhow::Result<()> {
+    let map = object.map_mut("PORTS").context("the probes have no map of ports")?;
+    let mut map: HashMap<_, u16, u8> = HashMap::try_from(map).context("open the map of ports")?;
+    for port in ports {
+        map.insert(port, 1, 0).with_context(|| format!("watch port {port}"))?;
+    }
+    Ok(())
+}
+
+/// What the operator is told of a failure. EPERM is a matter of privilege; EACCES is not, once the capabilities are
+/// there: it is the verifier's answer to a program it finds unsafe.
+fn refusal(error: anyhow::Error) -> Unsupported {
+    let denied = error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error() == Some(libc::EPERM)));
+    if denied { Unsupported::Privilege { missing: Vec::new() } } else { Unsupported::Refused(error) }
+}
+
+/// A table by call number of facts about system calls that can move a socket's bytes; 0 is what holds for the others.
+fn by_call<T: Copy>(facts: &[(T, &[libc::c_long])], to_wire: fn(T) -> u8) -> [u8; SYSTEM_CALLS] {
+    let mut table = [0; SYSTEM_CALLS];
+    for (fact, calls) in facts {
+        for call in *calls {
+            if let Some(entry) = usize::try_from(*call).ok().and_then(|call| table.get_mut(call)) {
+                *entry = to_wire(*fact);
+            }
+        }
+    }
+    table
+}
+
+/// `libc` has the numbers of each architecture.
+const CALLS: &[(Shape, &[libc::c_long])] = &[
+    (Shape::Buffer, &[libc::SYS_read, libc::SYS_write, libc::SYS_recvfrom, libc::SYS_sendto]),
+    (
+        Shape::Vector,
+        &[
+            libc::SYS_readv,
+            libc::SYS_writev,
+            libc::SYS_preadv,
+            libc::SYS_pwritev,
+            libc::SYS_preadv2,
+            libc::SYS_pwritev2,
+        ],
+    ),
+    (Shape::Message, &[libc::SYS_recvmsg, libc::SYS_sendmsg]),
+    (Shape::Messages, &[libc::SYS_recvmmsg, libc::SYS_sendmmsg]),
+];
+
+/// What the same calls, and those whose buffer is hidden, do to the descriptor in their first argument. Positional calls
+/// (preadv, pwrite) fail on sockets; preadv2 and pwritev2 do not where the position is -1.
+const MOVES: &[(Moves, &[libc::c_long])] = &[
+    (Moves::Reads, &[libc::SYS_read, libc::SYS_readv, libc::SYS_preadv2]),
+    (
+        Moves::Writes,
+        &[
+            libc::SYS_write,
+            libc::SYS_writev,
+            libc::SYS_pwritev2,
+            libc::SYS_sendto,
+            libc::SYS_sendmsg,
+            libc::SYS_sendfile,
+        ],
+    ),
+    (Moves::ReceivesByThird, &[libc::SYS_recvmsg]),
+    (Moves::ReceivesByFourth, &[libc::SYS_recvfrom]),
+];
+
+/// The probes, embedded by `build.rs`; empty when they were not built. Aligned as an ELF parser wants it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probes.o"));
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn every_call_that_moves_bytes_has_a_place_in_the_table() {
+        let (shapes, moves) = (by_call(CALLS, Shape::to_wire), by_call(MOVES, Moves::to_wire));
+        let index = |call: &libc::c_long| usize::try_from(*call).expect("numbers are positive");
+        for (shape, calls) in CALLS {
+            for call in *calls {
+                assert_eq!(shapes[index(call)], shape.to_wire(), "call {call}");
+            }
+        }
+        for (fact, calls) in MOVES {
+            for call in *calls {
+                assert_eq!(moves[index(call)], fact.to_wire(), "call {call}");
+            }
+        }
+        assert_eq!(shapes[index(&libc::SYS_sendfile)], Shape::Hidden.to_wire());
+        assert_eq!(moves[index(&libc::SYS_sendmmsg)], Moves::Nothing.to_wire());
+    }
+
+    #[test]
+    fn a_refused_system_call_is_a_matter_of_privilege() {
+        let denied = anyhow!(io::Error::from_raw_os_error(libc::EPERM)).context("load the probes' maps");
+        assert!(matches!(refusal(denied), Unsupported::Privilege { .. }));
+        let other = anyhow!(io::Error::from_raw_os_error(libc::ENOMEM)).context("load the probes' maps");
+        assert!(matches!(refusal(other), Unsupported::Refused(_)));
+    }
+}

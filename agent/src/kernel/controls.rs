@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the run loop tells the probes: the only arrow that points from user space into the kernel.
+//!
+//! In: settings of processes, and sockets that nobody wants any more. Out: entries of the control maps. It decides nothing
+//! and remembers nothing.
+
+use anyhow::Context;
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData, MapError},
+};
+use spantap_common::settings::ProcessSettings;
+
+use crate::event::SocketId;
+
+/// The control maps.
+pub struct Controls {
+    processes: HashMap<MapData, u32, ProcessSettings>,
+    unwanted: HashMap<MapData, u64, u8>,
+}
+
+impl Controls {
+    pub(super) fn take_from(probes: &mut Ebpf) -> anyhow::Result<Self> {
+        let map = probes.take_map("PROCESSES").context("the probes have no map of processes")?;
+        let processes = HashMap::try_from(map).context("open the map of processes")?;
+        let map = probes.take_map("UNWANTED").context("the probes have no map of unwanted sockets")?;
+        Ok(Self { processes, unwanted: HashMap::try_from(map).context("open the map of unwanted sockets")? })
+    }
+
+    /// Tells the probes what to do for a process. Sockets that they have judged already keep their verdict.
+    ///
+    /// Fails when [`spantap_common::abi::MAX_PROCESSES`] are set; the default verdict holds for the process then.
+    pub fn set_process(&mut self, pid: u32, settings: ProcessSettings) -> Result<(), MapError> {
+        self.processes.insert(pid, settings, 0)
+    }
+
+    /// Tells the probes to leave a socket alone, some [`spantap_common::abi::TURNS_PER_LOOK`] turns from now.
+    ///
+    /// Fails when the kernel has no memory; the socket is copied in vain then.
+    pub fn leave_alone(&mut self, socket: SocketId) -> Result<(), MapError> {
+        self.unwanted.insert(socket.0, 1, 0)
+    }
+
+    /// Forgets a process that has ended. One that was never set is forgotten already.
+    pub fn forget_process(&mut self, pid: u32) {
+        match self.processes.remove(&pid) {
+            Ok(()) | Err(MapError::KeyNotFound) => {}
+            // A map of our own, with a key of its size: the kernel has no other reason but that the key is not there.
+            Err(error) => tracing::debug!(pid, %error, "forget a process"),
+        }
+    }
+}

@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the agent says about itself on standard error: at the start, when nothing happens, at the end.
+//!
+//! In: facts and counters. Out: text. It decides neither when nor where it is written, except that silence is named
+//! once.
+
+use std::{fmt::Write as _, time::Duration};
+
+use crate::{
+    config::{Config, PrintStyle, Selection},
+    kernel::Tier,
+    time::Timestamp,
+    vitals::{Tally, Vitals},
+};
+
+/// What is known when the probes are live.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// The kernel's release, such as `6.18.0-amd64`.
+    pub kernel: &'a str,
+    /// How the probes watch.
+    pub tier: Tier,
+    /// Programs attached.
+    pub probes: usize,
+    /// From the program's start to the last attachment.
+    pub took: Duration,
+    /// What was asked for.
+    pub config: &'a Config,
+}
+
+/// The lines at the start, the last one ended.
+pub fn banner(start: &Start<'_>) -> String {
+    let Start { kernel, tier, probes, took, config } = start;
+    // The release up to its patch level: what follows is the distribution's.
+    let kernel = kernel.split('-').next().unwrap_or(kernel);
+    let kernel = kernel.strip_suffix(".0").filter(|rest| rest.contains('.')).unwrap_or(kernel);
+    let plural = if *probes == 1 { "" } else { "s" };
+    let mut text = format!(
+        "spantap {} · kernel {kernel} · {tier} · {probes} probe{plural} live in {} ms\n",
+        env!("CARGO_PKG_VERSION"),
+        took.as_millis()
+    );
+    if let Some(shortfall) = tier.shortfall() {
+        text.push_str(&format!("In this tier, {shortfall}.\n"));
+    }
+    text.push_str(&watching(&config.selection));
+    text.push_str(&destination(config));
+    let end = match config.duration {
+        Some(duration) => format!("Stops after {}, or with Ctrl-C.\n", plain(duration)),
+        None => "Ctrl-C stops.\n".to_owned(),
+    };
+    text.push_str(&end);
+    text
+}
+
+fn watching(selection: &Selection) -> String {
+    if selection.is_everything() {
+        return "Watching all processes (narrow it down with --pid, --port or --exe).\n".to_owned();
+    }
+    let mut parts = Vec::new();
+    let mut part = |what: &str, values: Vec<String>| {
+        if !values.is_empty() {
+            parts.push(format!("{what} {}", values.join(", ")));
+        }
+    };
+    part("pid", selection.pids.iter().map(ToString::to_string).collect());
+    part("port", selection.ports.iter().map(ToString::to_string).collect());
+    part("executable", selection.executables.clone());
+    part("not", selection.excluded.clone());
+    format!("Watching {}.\n", parts.join("; "))
+}
+
+fn destination(config: &Config) -> String {
+    let mut text = String::new();
+    let mut say = |line: String| {
+        text.push_str(&line);
+        text.push('\n');
+    };
+    let output = &config.output;
+    if let Some(file) = &config.record {
+        say(format!("Recording to {}; it holds heads of requests: keep it private.", file.display()));
+    }
+    if let Some(otlp) = &output.otlp {
+        say(format!("Exporting to {} ({}).", otlp.endpoint_shown(), otlp.protocol.name()));
+    }
+    match output.print.map(|print| print.style) {
+        Some(_) if output.otlp.is_some() => say("Printing here as well.".to_owned()),
+        Some(PrintStyle::Tree) => say(NO_COLLECTOR.replace("{}", "traces are printed here as they finish")),
+        Some(PrintStyle::Text) => say(NO_COLLECTOR.replace("{}", "requests are printed here, one a line")),
+        Some(PrintStyle::Json) => say(NO_COLLECTOR.replace("{}", "spans are printed here as OTLP JSON")),
+        None if output.otlp.is_none() && config.record.is_none() => say("Spans are only counted.".to_owned()),
+        None => {}
+    }
+    text
+}
+
+/// How many spans reached each output there was.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Delivered {
+    /// Spans the collector took.
+    pub exported: Option<u64>,
+    /// Spans that were put on the page.
+    pub printed: Option<u64>,
+}
+
+/// The line at the end, ended.
+pub fn summary(vitals: &Vitals, delivered: Delivered) -> String {
+    let mut text = format!("{} · {}", counted(vitals.requests, "request"), counted(vitals.spans, "span"));
+    if let Some(spans) = delivered.exported {
+        // Writing to a `String` cannot fail.
+        let _ = write!(text, " · {spans} exported");
+    }
+    let lost: Vec<_> = vitals
+        .lost
+        .books()
+        .into_iter()
+        .filter(|(_, tally)| tally.total() > 0)
+        .map(|(what, tally)| format!("{} ({})", counted(tally.total(), what), reasons(tally)))
+        .collect();
+    if lost.is_empty() {
+        text.push_str(" · nothing lost\n");
+    } else {
+        let _ = writeln!(text, " · lost {}", lost.join(", "));
+    }
+    text
+}
+
+fn reasons(tally: &Tally) -> String {
+    let reasons: Vec<_> = tally.iter().map(|(reason, n)| format!("{} {n}", reason.label())).collect();
+    reasons.join(", ")
+}
+
+/// The same for machines: one JSON object, without a line end. `lost` is the sum of the books under `losses`.
+pub fn summary_json(vitals: &Vitals, delivered: Delivered) -> String {
+    let mut summary = serde_json::json!({
+        "requests": vitals.requests,
+        "spans": vitals.spans,
+        "unsampled": vitals.unsampled,
+        "links": vitals.links,
+        "lost": vitals.lost.by_reason(),
+        "losses": vitals.lost,
+        "gaps": vitals.gaps,
+        "strays": vitals.strays,
+        "unread": vitals.unread,
+        "expired": vitals.expired,
+    });
+    for (output, spans) in [("exported", delivered.exported), ("printed", delivered.printed)] {
+        if let Some(spans) = spans {
+            summary[output] = spans.into();
+        }
+    }
+    serde_json::json!({ "summary": summary }).to_string()
+}
+
+/// Says that records are lost while it happens: at once, and then at most every [`NEWS_INTERVAL`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shortfall {
+    /// When the last line was said, and what was lost by then.
+    told: Option<(Timestamp, Tally)>,
+}
+
+impl Shortfall {
+    /// What is to be said at `now`, when `lost` is what was lost so far, as a line without its end.
+    pub fn news(&mut self, lost: &Tally, now: Timestamp) -> Option<String> {
+        let (told, known) = self.told.unwrap_or_default();
+        let new = lost.since(&known);
+        if new.total() == 0 || (self.told.is_some() && now.since(told) < NEWS_INTERVAL) {
+            return None;
+        }
+        self.told = Some((now, *lost));
+        Some(format!(
+            "lost {}: {}. Requests among them are missing, or their spans lack a status; where the ring is full, narrow \
+             down what is traced with --port, --exe or --exclude",
+            counted(new.total(), "record"),
+            reasons(&new)
+        ))
+    }
+}
+
+/// Says once why nothing is seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Silence {
+    until: Option<Timestamp>,
+}
+
+impl Silence {
+    /// Listens from `start` on.
+    pub fn since(start: Timestamp) -> Self {
+        Self { until: Some(start.plus(SILENCE)) }
+    }
+
+    /// The probable reason, as a line without its end, once [`SILENCE`] has passed without a request.
+    pub fn broken(&mut self, now: Timestamp, vitals: &Vitals, selection: &Selection) -> Option<String> {
+        let until = self.until?;
+        if vitals.requests > 0 {
+            self.until = None;
+            return None;
+        }
+        if now < until {
+            return None;
+        }
+        self.until = None;
+        let mut reason = match (vitals.sockets, selection.is_everything()) {
+            (0, true) => "no process has sent or received plain HTTP; try `curl http://localhost:PORT/`".to_owned(),
+            (0, false) => {
+                "nothing that was selected has sent or received plain HTTP; try without --pid, --port, --exe".to_owned()
+            }
+            (sockets, _) => format!("{} looked like HTTP and had no whole request", counted(sockets, "connection")),
+        };
+        reason.push_str(". HTTPS and other protocols are not visible yet");
+        Some(format!("Nothing to show yet: {reason}."))
+    }
+}
+
+fn counted(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// A duration as a user would write it.
+fn plain(duration: Duration) -> String {
+    match (duration.as_secs(), duration.subsec_millis()) {
+        (0, ms) => format!("{ms} ms"),
+        (seconds, 0) if seconds < 120 => format!("{seconds} s"),
+        (seconds, 0) if seconds % 60 == 0 => format!("{} min", seconds / 60),
+        _ => format!("{:.1} s", duration.as_secs_f64()),
+    }
+}
+
+const NO_COLLECTOR: &str = "No collector configured: {} (export with --otlp http://HOST:4318).";
+
+/// Often enough to be seen, too rare to fill a log.
+const NEWS_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Long enough for a page to be reloaded, short enough for nobody to have given up.
+const SILENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use spantap_common::loss::Reason;
+
+    use super::*;
+    use crate::config::{Bounds, Colour, Otlp, OtlpProtocol, Output, Print};
+
+    fn config() -> Config {
+        let print = Print { style: PrintStyle::Tree, colour: Colour::Off, terminal: true };
+        Config {
+            tier: None,
+            selection: Selection::default(),
+            output: Output { otlp: None, print: Some(print) },
+            duration: None,
+            record: None,
+            quiet: false,
+            bounds: Bounds::default(),
+        }
+    }
+
+    fn banner_of(config: &Config) -> String {
+        banner(&Start { kernel: "6.18.0-1-amd64", tier: Tier::A, probes: 5, took: Duration::from_millis(180), config })
+            .replace(env!("CARGO_PKG_VERSION"), "VERSION")
+    }
+
+    #[test]
+    fn the_banner_says_what_is_watched_and_where_it_goes() {
+        insta::assert_snapshot!(banner_of(&config()), @r"
+        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 5 probes live in 180 ms
+        Watching all processes (narrow it down with --pid, --port or --exe).
+        No collector configured: traces are printed here as they finish (export with --otlp http://HOST:4318).
+        Ctrl-C stops.
+        ");
+        let mut config = config();
+        config.selection = Selection { pids: vec![7, 8], executables: vec!["node".into()], ..Selection::default() };
+        config.duration = Some(Duration::from_secs(30));
+        config.output.otlp = Some(Otlp {
+            endpoint: "http://u:p@c:4318/v1/traces".into(),
+            protocol: OtlpProtocol::HttpProtobuf,
+            headers: Vec::new(),
+            timeout: Duration::from_secs(10),
+            gzip: false,
+        });
+        insta::assert_snapshot!(banner_of(&config), @r"
+        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 5 probes live in 180 ms
+        Watching pid 7, 8; executable node.
+        Exporting to http://c:4318/v1/traces (http/protobuf).
+        Printing here as well.
+        Stops after 30 s, or with Ctrl-C.
+        ");
+        config.output = Output::default();
+        config.record = Some("x.rec".into());
+        insta::assert_snapshot!(banner_of(&config), @r"
+        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 5 probes live in 180 ms
+        Watching pid 7, 8; executable node.
+        Recording to x.rec; it holds heads of requests: keep it private.
+        Stops after 30 s, or with Ctrl-C.
+        ");
+    }
+
+    #[test]
+    fn the_summary_names_every_loss() {
+        let mut vitals = Vitals { requests: 312, spans: 311, ..Vitals::default() };
+        let mut text = summary(&vitals, Delivered::default());
+        vitals.lost.records.add(Reason::RingFull, 10);
+        vitals.lost.requests.add(Reason::Gap, 2);
+        vitals.lost.requests.add(Reason::OverBudget, 1);
+        text += &summary(&vitals, Delivered { exported: Some(300), printed: None });
+        text += &summary(&Vitals { requests: 1, spans: 1, ..Vitals::default() }, Delivered::default());
+        insta::assert_snapshot!(text, @r"
+        312 requests · 311 spans · nothing lost
+        312 requests · 311 spans · 300 exported · lost 3 requests (over_budget 1, gap 2), 10 records (ring_full 10)
+        1 request · 1 span · nothing lost
+        ");
+    }
+
+    #[test]
+    fn the_summary_for_machines_has_every_book() {
+        let mut vitals = Vitals { requests: 5, spans: 3, strays: 1, expired: 2, unread: 4, ..Vitals::default() };
+        vitals.lost.requests.add(Reason::Gap, 2);
+        vitals.lost.parts.add(Reason::Gap, 1);
+        vitals.lost.spans.add(Reason::QueueFull, 1);
+        let text = summary_json(&vitals, Delivered { exported: None, printed: Some(2) });
+        let all: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let summary = &all["summary"];
+        assert_eq!(summary["lost"], serde_json::json!({ "gap": 3, "queue_full": 1 }));
+        assert_eq!(
+            summary["losses"],
+            serde_json::json!({
+                "requests": { "gap": 2 }, "parts": { "gap": 1 }, "records": {}, "spans": { "queue_full": 1 }
+            })
+        );
+        let of = |name: &str| summary[name].as_u64();
+        assert_eq!((of("strays"), of("expired"), of("unread"), of("printed")), (Some(1), Some(2), Some(4), Some(2)));
+    }
+
+    #[test]
+    fn losses_are_told_at_once_and_then_once_a_minute() {
+        let at = |second: u64| Timestamp(second * 1_000_000_000);
+        let (mut shortfall, mut lost) = (Shortfall::default(), Tally::default());
+        assert_eq!(shortfall.news(&lost, at(1)), None);
+        lost.add(Reason::RingFull, 1);
+        let first = shortfall.news(&lost, at(2)).expect("told at once");
+        assert!(first.starts_with("lost 1 record: ring_full 1."), "{first}");
+        lost.add(Reason::RingFull, 10);
+        lost.add(Reason::Unreadable, 2);
+        assert_eq!(shortfall.news(&lost, at(61)), None);
+        let second = shortfall.news(&lost, at(62)).expect("a minute later");
+        assert!(second.starts_with("lost 12 records: ring_full 10, unreadable 2."), "{second}");
+        assert_eq!(shortfall.news(&lost, at(500)), None, "nothing new");
+    }
+
+    #[test]
+    fn silence_is_explained_once() {
+        let start = Timestamp(1_000_000_000);
+        let (early, late) = (start.plus(SILENCE / 2), start.plus(SILENCE));
+        let everything = Selection::default();
+        let some = Selection { ports: vec![80], ..Selection::default() };
+        let mut silence = Silence::since(start);
+        assert_eq!(silence.broken(early, &Vitals::default(), &everything), None);
+        let mut said = Vec::new();
+        said.extend(silence.broken(late, &Vitals::default(), &everything));
+        said.extend(silence.broken(late, &Vitals::default(), &everything));
+        said.extend(Silence::since(start).broken(late, &Vitals::default(), &some));
+        let sockets = Vitals { sockets: 3, ..Vitals::default() };
+        said.extend(Silence::since(start).broken(late, &sockets, &some));
+        insta::assert_snapshot!(said.join("\n"), @r"
+        Nothing to show yet: no process has sent or received plain HTTP; try `curl http://localhost:PORT/`. HTTPS and other protocols are not visible yet.
+        Nothing to show yet: nothing that was selected has sent or received plain HTTP; try without --pid, --port, --exe. HTTPS and other protocols are not visible yet.
+        Nothing to show yet: 3 connections looked like HTTP and had no whole request. HTTPS and other protocols are not visible yet.
+        ");
+    }
+
+    #[test]
+    fn one_request_is_no_silence() {
+        let mut silence = Silence::since(Timestamp(0));
+        let heard = Vitals { requests: 1, ..Vitals::default() };
+        assert_eq!(silence.broken(Timestamp(1), &heard, &Selection::default()), None);
+        let later = Timestamp(0).plus(SILENCE * 2);
+        assert_eq!(silence.broken(later, &Vitals::default(), &Selection::default()), None);
+    }
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Where the run loop puts finished spans: the exporter, the terminal, or both.
+//!
+//! In: spans in batches, with the time. Out: nothing that the loop would have to wait for: printing has a thread and a
+//! bounded queue of its own, as exporting has. What an output could not take is counted, and nobody is left waiting for
+//! a terminal that stands still or panics over one that is gone.
+
+use std::{
+    io::{self, Stdout, Write as _},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use spantap_common::loss::Reason;
+use tokio::runtime::Runtime;
+use tracing::warn;
+
+use crate::{
+    config::{Bounds, Config, Print, PrintStyle},
+    enrich::ServiceSpan,
+    export::{
+        Exporter, Limits,
+        stdout::{JsonLines, Reader},
+    },
+    kernel::Tier,
+    live::{
+        messages::{self, Delivered, Shortfall, Silence, Start},
+        screen::Width,
+        view::{Live, Style},
+    },
+    sample::{self, Decision},
+    time::{Timestamp, WallOffset},
+    vitals::{Tally, Vitals},
+};
+
+/// The configured outputs.
+pub struct Outputs<'a> {
+    config: &'a Config,
+    runtime: &'a Runtime,
+    exporter: Option<Exporter>,
+    printer: Option<Printer>,
+    /// Says why nothing is seen, where somebody looks.
+    silence: Option<Silence>,
+    shortfall: Shortfall,
+    /// Spans that were not exported because their trace is not sampled.
+    unsampled: u64,
+}
+
+impl<'a> Outputs<'a> {
+    /// Opens what `config` asks for.
+    pub fn open(config: &'a Config, runtime: &'a Runtime) -> anyhow::Result<Self> {
+        let Bounds { queue_spans, .. } = config.bounds;
+        let limits = Limits { queue_spans, ..Limits::default() };
+        let exporter = config.output.otlp.as_ref();
+        let exporter = exporter.map(|otlp| Exporter::start_with(otlp, limits, runtime.handle())).transpose()?;
+        let printer = config.output.print.map(|print| Printer::start(print, queue_spans as u64)).transpose()?;
+        Ok(Self { config, runtime, exporter, printer, silence: None, shortfall: Shortfall::default(), unsampled: 0 })
+    }
+
+    /// The probes are live: says so, and begins to listen for silence.
+    pub fn begin(&mut self, kernel: &str, tier: Tier, probes: usize, took: Duration, now: Timestamp) {
+        if self.config.quiet {
+            return;
+        }
+        say(&messages::banner(&Start { kernel, tier, probes, took, config: self.config }));
+        if self.config.output.print.is_some_and(|print| print.terminal) {
+            self.silence = Some(Silence::since(now));
+        }
+    }
+
+    /// Takes a batch, which is empty afterwards.
+    pub fn take(&mut self, spans: &mut Vec<ServiceSpan>, vitals: &Vitals, wall: WallOffset, now: Timestamp) {
+        if let Some(hint) =
+            self.silence.as_mut().and_then(|silence| silence.broken(now, vitals, &self.config.selection))
+        {
+            say(&format!("{hint}\n"));
+        }
+        let spans = std::mem::take(spans);
+        match (&self.exporter, &mut self.printer) {
+            (Some(exporter), Some(printer)) => {
+                let exported = sampled(spans.clone(), &mut self.unsampled);
+                offer(exporter, exported, wall);
+                printer.take(spans, wall, now);
+            }
+            (Some(exporter), None) => offer(exporter, sampled(spans, &mut self.unsampled), wall),
+            (None, Some(printer)) => printer.take(spans, wall, now),
+            (None, None) => {}
+        }
+    }
+
+    /// `records` were lost so far: a warning says so, once in a while.
+    pub fn lost(&mut self, records: &Tally, now: Timestamp) {
+        if let Some(news) = self.shortfall.news(records, now) {
+            warn!("{news}");
+        }
+    }
+
+    /// Whether printing is the only output and nobody reads it any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.exporter.is_none() && self.config.record.is_none() && self.printer.as_ref().is_some_and(Printer::is_gone)
+    }
+
+    /// Flushes everything, adds what was lost here to `vitals`, and says how it went.
+    pub fn finish(self, vitals: &mut Vitals) {
+        let mut delivered = Delivered::default();
+        if let Some(printer) = self.printer {
+            let Printed { shown, late, refused } = printer.finish();
+            vitals.lost.spans.add(Reason::QueueFull, late);
+            vitals.lost.spans.add(Reason::ExportFailed, refused);
+            delivered.printed = Some(shown);
+        }
+        if let Some(exporter) = &self.exporter {
+            self.runtime.block_on(exporter.flush(Instant::now() + FLUSH));
+            let stats = exporter.stats();
+            for (reason, spans) in stats.losses() {
+                vitals.lost.spans.add(reason, spans);
+            }
+            delivered.exported = Some(stats.exported);
+        }
+        vitals.unsampled = self.unsampled;
+        if self.config.output.print.is_some_and(|print| print.style == PrintStyle::Json) {
+            say(&format!("{}\n", messages::summary_json(vitals, delivered)));
+        } else if !self.config.quiet {
+            say(&messages::summary(vitals, delivered));
+        }
+    }
+}
+
+/// Writes what the agent says about itself. Unlike `eprint!` it does not panic when nobody reads.
+fn say(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+fn sampled(mut spans: Vec<ServiceSpan>, unsampled: &mut u64) -> Vec<ServiceSpan> {
+    let before = spans.len();
+    spans.retain(|span| sample::decide(&span.span) == Decision::Export);
+    *unsampled += (before - spans.len()) as u64;
+    spans
+}
+
+fn offer(exporter: &Exporter, spans: Vec<ServiceSpan>, wall: WallOffset) {
+    if !spans.is_empty() {
+        exporter.offer(spans, wall);
+    }
+}
+
+/// Prints on a thread of its own: a terminal may be slower than the traffic, and a pipe may stand still.
+struct Printer {
+    batches: SyncSender<Batch>,
+    done: Receiver<()>,
+    /// Spans that the thread has put on its page.
+    shown: Arc<AtomicU64>,
+    /// Spans that the thread was given. Law: given - shown <= most + one batch.
+    given: u64,
+    /// Spans that found the thread too far behind.
+    late: u64,
+    /// Spans that found nobody to read them.
+    refused: u64,
+    most: u64,
+    /// When the thread was last told the time.
+    told: Timestamp,
+}
+
+/// What became of the spans. Law: shown + late + refused = all that the printer took.
+struct Printed {
+    shown: u64,
+    late: u64,
+    refused: u64,
+}
+
+/// What the loop hands over at one time.
+struct Batch {
+    spans: Vec<ServiceSpan>,
+    wall: WallOffset,
+    now: Timestamp,
+}
+
+impl Printer {
+    fn start(print: Print, most: u64) -> anyhow::Result<Self> {
+        let (batches, inbox) = sync_channel::<Batch>(MOST_BATCHES);
+        let (finished, done) = sync_channel(1);
+        let shown = Arc::new(AtomicU64::new(0));
+        let ours = Arc::clone(&shown);
+        thread::Builder::new()
+            .name("spantap-print".into())
+            .spawn(move || {
+                let mut page = Page::new(print);
+                while let Ok(Batch { spans, wall, now }) = inbox.recv() {
+                    let count = spans.len() as u64;
+                    if page.show(spans, wall, now).is_err() {
+                        // Nobody reads: the queue's end closes, which the loop notices.
+                        return;
+                    }
+                    ours.fetch_add(count, Ordering::Relaxed);
+                }
+                // The loop is over; an error means that nobody reads the rest.
+                page.finish().ok();
+                finished.send(()).ok();
+            })
+            .context("start the printing thread")?;
+        Ok(Self { batches, done, shown, given: 0, late: 0, refused: 0, most, told: Timestamp::default() })
+    }
+
+    fn take(&mut self, spans: Vec<ServiceSpan>, wall: WallOffset, now: Timestamp) {
+        if spans.is_empty() && now.since(self.told) < TELL_TIME {
+            return;
+        }
+        self.told = now;
+        let count = spans.len() as u64;
+        if self.given - self.shown.load(Ordering::Relaxed) > self.most && !self.is_gone() {
+            self.late += count;
+            return;
+        }
+        match self.batches.try_send(Batch { spans, wall, now }) {
+            Ok(()) => self.given += count,
+            Err(TrySendError::Full(_)) => self.late += count,
+            Err(TrySendError::Disconnected(_)) => self.refused += count,
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(self.done.try_recv(), Err(TryRecvError::Disconnected))
+    }
+
+    /// Lets the printer end, for a bounded time.
+    fn finish(self) -> Printed {
+        let Self { batches, done, shown, given, mut late, mut refused, .. } = self;
+        drop(batches);
+        let ended = done.recv_timeout(FLUSH);
+        let shown = shown.load(Ordering::Relaxed);
+        match ended {
+            Err(RecvTimeoutError::Timeout) => late += given - shown,
+            Err(RecvTimeoutError::Disconnected) | Ok(()) => refused += given - shown,
+        }
+        Printed { shown, late, refused }
+    }
+}
+
+/// What the printing thread writes on.
+enum Page {
+    View(Box<Live<Stdout>>),
+    Json(JsonLines<Stdout>),
+}
+
+impl Page {
+    fn new(print: Print) -> Self {
+        let style = match print.style {
+            PrintStyle::Tree => Style::Tree,
+            PrintStyle::Text => Style::Text,
+            PrintStyle::Json => return Self::Json(JsonLines::new(io::stdout())),
+        };
+        let width = if print.terminal { Width::Terminal } else { Width::Unlimited };
+        Self::View(Box::new(Live::new(style, print.colour, width, io::stdout())))
+    }
+
+    fn show(&mut self, spans: Vec<ServiceSpan>, wall: WallOffset, now: Timestamp) -> io::Result<()> {
+        match self {
+            Self::View(live) => {
+                live.spans(&spans, wall)?;
+                live.tick(now)
+            }
+            Self::Json(lines) => match lines.write(spans, wall)? {
+                Reader::Present => Ok(()),
+                Reader::Gone => Err(io::ErrorKind::BrokenPipe.into()),
+            },
+        }
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        if let Self::View(live) = &mut self {
+            live.finish()?;
+        }
+        io::stdout().flush()
+    }
+}
+
+/// Longest time the outputs may take to empty their queues at the end.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// Batches on their way to the printer: one a tick, so this is several seconds of a terminal that stands still.
+const MOST_BATCHES: usize = 1024;
+
+/// How often the printer is told the time when there is nothing to print: it waits 300 ms for a trace to be complete.
+const TELL_TIME: Duration = Duration::from_millis(50);

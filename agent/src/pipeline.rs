@@ -1,0 +1,489 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The pure stages in a row: from what the kernel wrote to finished spans of named services.
+//!
+//! In: ring records, facts about processes, and the time, as [`Input`]s. Out: [`ServiceSpan`]s. It has no clock, file,
+//! socket, task or global: the same inputs give the same spans, byte for byte, which is what replay rests on.
+
+mod fuzz;
+
+use std::{mem, time::Duration};
+
+use spantap_common::{
+    endpoint::Endpoint,
+    event::{data::Direction, process::Life},
+    loss::Reason,
+};
+
+use crate::{
+    enrich::{HostFacts, ServiceSpan, process::Resources},
+    event::{self, Event, Process, Socket, SocketId},
+    pairing::{Pairing, Step},
+    process::ProcessFacts,
+    protocol::{Cause, Link, Message, Parser, Progress, Side, TABLE},
+    stream::{Assembler, Piece},
+    table::Table,
+    time::{Moment, Timestamp},
+    trace::{Opened, Span, SpanKind, Tracer},
+    vitals::Vitals,
+};
+
+pub use fuzz::fuzz_pipeline;
+
+/// Everything that can happen to the pipeline.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// The kernel wrote a record.
+    Record(&'a [u8]),
+    /// `/proc` was read. It comes before the first record that needs it.
+    Facts(&'a ProcessFacts, Watch),
+    /// A batch is over and it is this late now.
+    Tick(Timestamp),
+}
+
+/// Whether a process is traced.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Watch {
+    /// Yes.
+    Trace,
+    /// No: its records are dropped, which is no loss.
+    Ignore,
+}
+
+/// The pipeline's bounds. The defaults are for one host; tests choose smaller ones.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Connections followed at one time: both ends of 10,000 on one host, three times over.
+    pub connections: usize,
+    /// Exchanges that are not settled: those connections with one request each.
+    pub exchanges: usize,
+    /// How long a connection may be silent. Nothing but a lost close leaves one behind, so this is only to be longer
+    /// than anybody keeps an idle connection: an hour is twelve times nginx's and a hundred times Node's default.
+    pub silence: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 64 << 10, exchanges: 64 << 10, silence: Duration::from_secs(3600) }
+    }
+}
+
+/// The stages and what they remember.
+pub struct Pipeline {
+    limits: Limits,
+    /// Law: connections.len() <= limits.connections.
+    connections: Table<SocketId, Connection>,
+    /// Connections whose assembler waits for a record.
+    waiting: Vec<SocketId>,
+    /// Connections that cannot be followed any further, since the last tick.
+    /// Law: unwanted.len() <= MOST_CONNECTIONS.
+    unwanted: Vec<SocketId>,
+    /// Processes that have facts, and whether they are traced.
+    known: Table<u32, Watch>,
+    behind: Behind,
+    resources: Resources,
+    parsers_ticked: Timestamp,
+    now: Timestamp,
+}
+
+struct Connection {
+    assembler: Assembler,
+    talk: Talk,
+    used: Timestamp,
+}
+
+/// What is said on one connection.
+struct Talk {
+    /// None once the protocol cannot be followed any further: bytes are ignored until the connection closes.
+    parser: Option<Box<dyn Parser + Send>>,
+    pairing: Pairing,
+    /// The part of the observed process.
+    role: Side,
+    client: Endpoint,
+    server: Endpoint,
+    protocol: &'static str,
+}
+
+/// The stages behind a connection, which all connections share.
+struct Behind {
+    tracer: Tracer,
+    vitals: Vitals,
+    /// New requests are not looked at any more.
+    stopping: bool,
+    // Filled and emptied within one call; kept for their memory.
+    messages: Vec<Message>,
+    spans: Vec<Span>,
+}
+
+impl Pipeline {
+    /// A pipeline that has seen nothing; ids come from `seed`.
+    pub fn new(seed: [u8; 32], host: HostFacts) -> Self {
+        Self::with_limits(seed, host, Limits::default())
+    }
+
+    /// [`new`](Self::new) with other bounds.
+    pub fn with_limits(seed: [u8; 32], host: HostFacts, limits: Limits) -> Self {
+        Self {
+            limits,
+            connections: Table::default(),
+            waiting: Vec::new(),
+            unwanted: Vec::new(),
+            known: Table::default(),
+            behind: Behind {
+                tracer: Tracer::new(seed, limits.exchanges),
+                vitals: Vitals::default(),
+                stopping: false,
+                messages: Vec::new(),
+                spans: Vec::new(),
+            },
+            resources: Resources::new(host),
+            parsers_ticked: Timestamp::default(),
+            now: Timestamp::default(),
+        }
+    }
+
+    /// Whether `pid` was introduced by [`Input::Facts`], as it must be before its first socket can be understood.
+    pub fn knows(&self, pid: u32) -> bool {
+        self.known.contains_key(&pid)
+    }
+
+    /// Takes one input; finished spans are appended to `out`.
+    pub fn feed(&mut self, input: Input<'_>, out: &mut Vec<ServiceSpan>) {
+        match input {
+            Input::Record(record) => {
+                self.behind.vitals.records += 1;
+                match event::decode(record) {
+                    Ok(event) => self.event(&event),
+                    Err(_) => self.behind.vitals.lost.records.add(Reason::BadRecord, 1),
+                }
+            }
+            Input::Facts(facts, watch) => self.introduce(facts, watch),
+            Input::Tick(now) => self.tick(now),
+        }
+        self.name_services(out);
+    }
+
+    /// From now on new requests are not looked at: what is under way may end.
+    pub fn stop_opening(&mut self) {
+        self.behind.stopping = true;
+    }
+
+    /// Ends everything that is still under way as truncated.
+    pub fn finish(&mut self, out: &mut Vec<ServiceSpan>) {
+        let open: Vec<SocketId> = self.connections.keys().copied().collect();
+        for id in open {
+            if let Some(mut connection) = self.connections.remove(&id) {
+                // What came since the last tick is later than it.
+                let at = Moment { at: self.now.max(connection.used), ..Moment::default() };
+                connection.talk.close(at, Cause::Truncated, &mut self.behind);
+            }
+        }
+        self.behind.tracer.finish(&mut self.behind.vitals, &mut self.behind.spans);
+        debug_assert!(self.behind.vitals.balance(0), "the books at the end: {:?}", self.behind.vitals);
+        self.name_services(out);
+    }
+
+    /// Sockets whose bytes are of no use any more, such as those of an upgraded connection: the kernel need not copy them.
+    /// What nobody asks for before the next tick is forgotten.
+    pub fn unwanted(&mut self) -> impl Iterator<Item = SocketId> + '_ {
+        self.unwanted.drain(..)
+    }
+
+    /// What was counted so far.
+    pub fn vitals(&self) -> &Vitals {
+        &self.behind.vitals
+    }
+
+    /// Requests under way, and spans that wait for their parent.
+    pub fn open(&self) -> usize {
+        self.behind.tracer.open()
+    }
+
+    // --- Events ---
+
+    fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Socket(socket) => self.socket(socket),
+            Event::Data(data) => self.on(data.socket, data.moment, |assembler, sink| assembler.data(data, sink)),
+            Event::Shut(shut) => self.on(shut.socket, shut.moment, |assembler, sink| assembler.shut(shut, sink)),
+            Event::Process(process) => self.process(process),
+        }
+    }
+
+    fn introduce(&mut self, facts: &ProcessFacts, watch: Watch) {
+        if self.known.len() >= MOST_PROCESSES {
+            // Exits were lost with a full ring: everybody is introduced again when it next shows a socket.
+            self.known.clear();
+        }
+        self.known.insert(facts.id.pid, watch);
+        self.behind.tracer.learned(facts.id.pid, facts.runtime);
+        self.resources.learn(facts, self.now);
+    }
+
+    fn process(&mut self, process: &Process<'_>) {
+        match process.life {
+            Life::Fork => {}
+            // Another program is another service: its facts are read again when it next shows a socket.
+            Life::Exec => {
+                self.known.remove(&process.pid);
+            }
+            Life::Exit => {
+                self.known.remove(&process.pid);
+                self.behind.tracer.forgot(process.pid);
+                self.resources.forget(process.pid, process.moment.at);
+            }
+        }
+    }
+
+    fn socket(&mut self, socket: &Socket) {
+        if self.known.get(&socket.moment.task.pid) == Some(&Watch::Ignore) {
+            return;
+        }
+        self.behind.vitals.sockets += 1;
+        let Some(protocol) = TABLE.iter().find(|protocol| protocol.guess == socket.protocol) else { return };
+        let Socket { local, peer, .. } = *socket;
+        // Whoever sends requests is the client, whatever the ports and whoever connected.
+        let (role, client, server) = match socket.requests {
+            Direction::Write => (Side::Client, local, peer),
+            Direction::Read => (Side::Server, peer, local),
+        };
+        let same = |known: &Connection| known.talk.is_between(role, client, server) || known.assembler.is_at(socket);
+        match self.connections.get(&socket.id).map(same) {
+            // Announced twice: the first introduction did not get through, as far as the kernel knew; or the answer's
+            // record comes after the close that it provoked, when the kernel may have given the port away already.
+            Some(true) => return,
+            // The socket carries another connection now, and the close of the first was lost.
+            Some(false) => self.give_up(socket.id, socket.moment),
+            None => {}
+        }
+        if self.connections.len() >= self.limits.connections {
+            self.evict();
+        }
+        let connection = Connection {
+            assembler: Assembler::new(socket),
+            talk: Talk {
+                parser: Some((protocol.parser)(Link { role, local, peer })),
+                pairing: Pairing::new(socket.id, socket.moment.at),
+                role,
+                client,
+                server,
+                protocol: protocol.name,
+            },
+            used: socket.moment.at,
+        };
+        self.connections.insert(socket.id, connection);
+    }
+
+    /// Lets a connection's assembler take an event, and works through what has become next.
+    fn on(&mut self, id: SocketId, at: Moment, take: impl FnOnce(&mut Assembler, &mut dyn FnMut(Piece<'_>))) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            if self.known.get(&at.task.pid) != Some(&Watch::Ignore) {
+                self.behind.vitals.strays += 1;
+            }
+            return;
+        };
+        let Connection { assembler, talk, used } = connection;
+        *used = at.at;
+        let mut open = true;
+        let followed = talk.parser.is_some();
+        take(assembler, &mut |piece| open &= talk.piece(piece, &mut self.behind) == Talking::Open);
+        if open && followed && talk.parser.is_none() {
+            self.unwanted.push(id);
+        }
+        if !open {
+            self.connections.remove(&id);
+        } else if assembler.is_waiting() {
+            self.waiting.push(id);
+        }
+    }
+
+    fn tick(&mut self, now: Timestamp) {
+        self.now = now;
+        self.unwanted.clear();
+        let mut waiting = mem::take(&mut self.waiting);
+        waiting.sort_unstable();
+        waiting.dedup();
+        for id in waiting {
+            if let Some(at) = self.connections.get(&id).map(|connection| connection.used) {
+                self.on(id, Moment { at, ..Moment::default() }, |assembler, sink| assembler.tick(now, sink));
+            }
+        }
+        if now.since(self.parsers_ticked) >= PARSER_TICK {
+            self.parsers_ticked = now;
+            let mut expired = Vec::new();
+            for (id, connection) in &mut self.connections {
+                connection.talk.tick(now, &mut self.behind);
+                if now.since(connection.used) >= self.limits.silence {
+                    expired.push((*id, connection.used));
+                }
+            }
+            for (id, used) in expired {
+                self.behind.vitals.expired += 1;
+                self.give_up(id, Moment { at: used, ..Moment::default() });
+            }
+        }
+        self.behind.tracer.tick(now, &mut self.behind.vitals, &mut self.behind.spans);
+        debug_assert!(self.behind.vitals.balance(self.open()), "the books: {:?}", self.behind.vitals);
+    }
+
+    /// Makes room for connections by giving up those that were quiet for longest: many at once, since looking for them
+    /// means looking at all.
+    fn evict(&mut self) {
+        let mut quietest: Vec<_> = self.connections.iter().map(|(id, connection)| (connection.used, *id)).collect();
+        let many = (self.limits.connections / EVICTED_SHARE).max(1).min(quietest.len());
+        if let Some(last) = many.checked_sub(1) {
+            quietest.select_nth_unstable(last);
+        }
+        quietest.truncate(many);
+        quietest.sort_unstable();
+        for (used, id) in quietest {
+            self.behind.vitals.lost.parts.add(Reason::TableFull, 1);
+            self.give_up(id, Moment { at: used, ..Moment::default() });
+        }
+    }
+
+    /// Stops following a connection whose end was not seen.
+    fn give_up(&mut self, id: SocketId, at: Moment) {
+        if let Some(mut connection) = self.connections.remove(&id) {
+            connection.talk.close(at, Cause::Truncated, &mut self.behind);
+        }
+    }
+
+    fn name_services(&mut self, out: &mut Vec<ServiceSpan>) {
+        out.extend(self.behind.spans.drain(..).map(|span| {
+            let resource = self.resources.resource(span.task.pid, span.end);
+            ServiceSpan { span, resource }
+        }));
+    }
+}
+
+// --- One connection ---
+
+/// Whether anything more can come on a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Talking {
+    Open,
+    Closed,
+}
+
+impl Talk {
+    /// Whether this is what is said in these parts, between these ends.
+    fn is_between(&self, role: Side, client: Endpoint, server: Endpoint) -> bool {
+        (self.role, self.client, self.server) == (role, client, server)
+    }
+
+    fn piece(&mut self, piece: Piece<'_>, behind: &mut Behind) -> Talking {
+        let role = self.role;
+        let sender = |direction| match direction {
+            Direction::Write => role,
+            Direction::Read => role.opposite(),
+        };
+        if let Piece::Gap { lost: true, .. } = piece {
+            behind.vitals.gaps += 1;
+        }
+        if let Piece::Closed { at, errno } = piece {
+            self.close(at, cause_of(errno), behind);
+            return Talking::Closed;
+        }
+        let Some(parser) = &mut self.parser else {
+            behind.vitals.unread += 1;
+            return Talking::Open;
+        };
+        let messages = &mut behind.messages;
+        let (progress, at) = match piece {
+            Piece::Bytes { direction, bytes, position, at } => {
+                (parser.bytes(sender(direction), bytes, position, at, messages), at)
+            }
+            Piece::Gap { direction, missing, tail, at, .. } => {
+                (parser.gap(sender(direction), missing, tail, at, messages), at)
+            }
+            Piece::End { direction, at } => {
+                parser.end(sender(direction), at, messages);
+                (Progress::More, at)
+            }
+            Piece::Closed { at, .. } => (Progress::NotMine, at),
+        };
+        self.pair(behind);
+        if let Piece::End { direction, at } = piece
+            && sender(direction) == Side::Server
+        {
+            // Whoever is not answered by now never will be, however long the client keeps its end open.
+            self.abandon(Cause::ConnectionClosed, at, behind);
+        }
+        if progress == Progress::NotMine {
+            self.parser = None;
+            self.abandon(Cause::Truncated, at, behind);
+        }
+        Talking::Open
+    }
+
+    fn tick(&mut self, now: Timestamp, behind: &mut Behind) {
+        let Some(parser) = &mut self.parser else { return };
+        if !self.pairing.is_idle() {
+            parser.tick(now, &mut behind.messages);
+            self.pair(behind);
+        }
+    }
+
+    fn close(&mut self, at: Moment, cause: Cause, behind: &mut Behind) {
+        if let Some(mut parser) = self.parser.take() {
+            parser.closed(at, &mut behind.messages);
+            self.pair(behind);
+        }
+        self.abandon(cause, at, behind);
+    }
+
+    fn pair(&mut self, behind: &mut Behind) {
+        let mut messages = mem::take(&mut behind.messages);
+        for message in messages.drain(..) {
+            if behind.stopping && matches!(message, Message::Request(_)) {
+                // Nothing new is looked at, and without its request nothing later on this connection can be paired.
+                self.parser = None;
+                break;
+            }
+            let step = self.pairing.message(message, &mut behind.vitals);
+            self.trace(step, behind);
+        }
+        behind.messages = messages;
+    }
+
+    fn abandon(&mut self, cause: Cause, at: Moment, behind: &mut Behind) {
+        while let Some(step) = self.pairing.abandoned(cause, at) {
+            self.trace(Some(step), behind);
+        }
+    }
+
+    fn trace(&self, step: Option<Step>, behind: &mut Behind) {
+        let Behind { tracer, vitals, spans, .. } = behind;
+        match step {
+            Some(Step::Opened(id, request)) => {
+                let kind = match self.role {
+                    Side::Client => SpanKind::Client,
+                    Side::Server => SpanKind::Server,
+                };
+                let Self { client, server, protocol, .. } = *self;
+                tracer.opened(Opened { id, kind, protocol, client, server, request }, vitals, spans);
+            }
+            Some(Step::Closed(id, closed)) => tracer.closed(id, closed, vitals, spans),
+            None => {}
+        }
+    }
+}
+
+/// `sk_err` of a connection that is gone, by Linux's numbers: 104 is ECONNRESET, 110 ETIMEDOUT.
+fn cause_of(errno: u16) -> Cause {
+    match errno {
+        104 => Cause::ConnectionReset,
+        110 => Cause::Timeout,
+        _ => Cause::ConnectionClosed,
+    }
+}
+
+/// How often parsers are asked whether silence has ended something: a fraction of the second that a span may be late.
+const PARSER_TICK: Duration = Duration::from_millis(250);
+
+/// The part of a full table that makes room at once: at 10,000 new connections a second the table is looked through
+/// every 0.4 s.
+const EVICTED_SHARE: usize = 16;
+
+/// Processes known at one time: twice Linux's default pid limit, so that only lost exits can fill it.
+const MOST_PROCESSES: usize = 64 << 10;

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What a span says about an HTTP exchange.
+//!
+//! In: complete heads and the connection they came over. Out: attributes and the outcome by the stable HTTP conventions
+//! (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/>), secrets already replaced. It does not resolve
+//! names, knows no routes, and reads no header that is not in [`super::head::Fields`].
+
+use std::{
+    borrow::Cow,
+    fmt::Write,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use opentelemetry_semantic_conventions::attribute::{
+    CLIENT_ADDRESS, ERROR_TYPE, HTTP_REQUEST_METHOD, HTTP_REQUEST_METHOD_ORIGINAL, HTTP_RESPONSE_STATUS_CODE,
+    NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_PROTOCOL_VERSION, SERVER_ADDRESS, SERVER_PORT, URL_FULL, URL_PATH,
+    URL_QUERY, URL_SCHEME, USER_AGENT_ORIGINAL,
+};
+use spantap_common::endpoint::Endpoint;
+
+use super::{
+    EndedBy, Method,
+    head::RequestHead,
+    redact::{REDACTED, REDACTED_USERINFO, push_query},
+    uri::{Authority, Target, default_port, is_scheme},
+};
+use crate::{
+    attribute::{Attribute, FewAttributes, Value},
+    protocol::{Link, Outcome, Side},
+};
+
+/// How the end of a response is known, where its own framing could not be followed to it.
+pub(super) const RESPONSE_END: &str = "spantap.response.end";
+
+/// A connection, and what the spans of its requests say again and again.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) link: Link,
+    local: Arc<str>,
+    peer: Arc<str>,
+    host: Repeated,
+    user_agent: Repeated,
+}
+
+/// The last text that stood in one place. Law: at most [`MAX_REPEATED`] bytes.
+#[derive(Debug, Default)]
+struct Repeated(Option<Arc<str>>);
+
+impl Connection {
+    /// A connection on which nothing was said.
+    pub(super) fn new(link: Link) -> Self {
+        let text = |endpoint| address(endpoint).to_string().into();
+        let (local, peer) = (text(&link.local), text(&link.peer));
+        Self { link, local, peer, host: Repeated::default(), user_agent: Repeated::default() }
+    }
+}
+
+impl Repeated {
+    /// `text` as a value: the copy from before, if it is the same.
+    fn value(&mut self, text: &str) -> Value {
+        if text.len() > MAX_REPEATED {
+            return Value::Text(text.into());
+        }
+        match &self.0 {
+            Some(last) if **last == *text => Arc::clone(last).into(),
+            _ => {
+                let text: Arc<str> = text.into();
+                self.0 = Some(Arc::clone(&text));
+                text.into()
+            }
+        }
+    }
+}
+
+/// Attributes known from a request, for a span of the kind that the connection's role makes.
+pub(super) fn of_request(head: &RequestHead<'_>, connection: &mut Connection) -> Vec<Attribute> {
+    // The response's are added to them.
+    let mut attributes = Vec::with_capacity(MAX_REQUEST_ATTRIBUTES + MAX_RESPONSE_ATTRIBUTES);
+    let mut add = |key, value: Value| attributes.push(Attribute::new(key, value));
+    add(HTTP_REQUEST_METHOD, head.method.label().into());
+    if head.method == Method::Other {
+        add(HTTP_REQUEST_METHOD_ORIGINAL, text(head.token));
+    }
+    let target = Target::parse(head.method, head.target);
+    match connection.link.role {
+        Side::Server => of_server(head, &target, connection, &mut add),
+        Side::Client => of_client(head, &target, connection, &mut add),
+    }
+    attributes
+}
+
+/// Attributes known from a response, and how the conventions judge it.
+pub(super) fn of_response(status: Option<u16>, ended: EndedBy, role: Side) -> (FewAttributes, Outcome) {
+    let mut attributes = FewAttributes::new();
+    attributes.extend(status.map(|status| Attribute::new(HTTP_RESPONSE_STATUS_CODE, status)));
+    // "Span Status MUST be left unset if HTTP status code was in the 1xx, 2xx or 3xx ranges […]. For HTTP status codes
+    // in the 4xx range span status MUST be left unset in case of SpanKind.SERVER and SHOULD be set to Error in case of
+    // SpanKind.CLIENT. For HTTP status codes in the 5xx range, as well as any other code the client failed to interpret,
+    // span status SHOULD be set to Error." https://opentelemetry.io/docs/specs/semconv/http/http-spans/#status
+    let failed = status.filter(|status| match role {
+        Side::Server => *status >= 500,
+        Side::Client => *status >= 400,
+    });
+    let outcome = match (ended, failed) {
+        // `error.type` follows from the cause.
+        (EndedBy::Cut(cause), _) => Outcome::Broken(cause),
+        (_, Some(status)) => {
+            attributes.push(Attribute::new(ERROR_TYPE, status.to_string()));
+            Outcome::Error
+        }
+        (_, None) => Outcome::Unset,
+    };
+    attributes.extend(ended.label().map(|label| Attribute::new(RESPONSE_END, label)));
+    (attributes, outcome)
+}
+
+/// The most that [`of_request`] adds: one allocation is enough.
+const MAX_REQUEST_ATTRIBUTES: usize = 12;
+
+/// The most that [`of_response`] adds.
+const MAX_RESPONSE_ATTRIBUTES: usize = 3;
+
+/// 256 bytes: a browser's `User-Agent` has 120. Longer ones are copied, so that a connection holds no more than this of
+/// each.
+const MAX_REPEATED: usize = 256;
+
+fn of_server(
+    head: &RequestHead<'_>,
+    target: &Target<'_>,
+    connection: &mut Connection,
+    add: &mut impl FnMut(&'static str, Value),
+) {
+    let Connection { link, local, peer, host, user_agent } = connection;
+    let forwarded = |name| head.fields.forwarded.and_then(|value| forwarded(value, name)).map(Cow::Borrowed);
+    let first = |list: Option<_>| list.map(|list| String::from_utf8_lossy(first_element(list)));
+
+    // "The scheme of the original client request, if known (e.g. from Forwarded#proto, X-Forwarded-Proto, or a similar
+    // header). Otherwise, the scheme of the immediate peer request."
+    // https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-server-span
+    let scheme = forwarded("proto").or_else(|| first(head.fields.forwarded_proto));
+    let scheme = scheme.filter(|scheme| is_scheme(scheme)).unwrap_or(match target {
+        Target::Absolute { scheme, .. } => Cow::Borrowed(scheme),
+        _ => Cow::Borrowed("http"),
+    });
+    let default_port = default_port(&scheme);
+    add(URL_SCHEME, known_scheme(&scheme));
+
+    match target {
+        Target::Origin { path, query } | Target::Absolute { path, query, .. } => {
+            add(URL_PATH, text(path));
+            if let Some(query) = query.filter(|query| !query.is_empty()) {
+                let mut redacted = String::with_capacity(query.len() + REDACTED.len());
+                push_query(query, &mut redacted);
+                add(URL_QUERY, redacted.into());
+            }
+        }
+        Target::Asterisk => add(URL_PATH, "*".into()),
+        // A tunnel has no path.
+        Target::Authority(_) => {}
+    }
+
+    // Forwarded#host, X-Forwarded-Host, :authority, Host: in this order by the conventions.
+    let authority = forwarded("host")
+        .or_else(|| first(head.fields.forwarded_host))
+        .filter(|host| !host.is_empty())
+        .or_else(|| authority_of(head, target));
+    match &authority {
+        Some(authority) => add_authority(&Authority::parse(authority), default_port, host, add),
+        // HTTP/1.0 needs no Host: then the name of the server is the address it listens on.
+        None => {
+            add(SERVER_ADDRESS, Arc::clone(local).into());
+            add(SERVER_PORT, link.local.port.into());
+        }
+    }
+
+    add(NETWORK_PROTOCOL_VERSION, head.version.label().into());
+    add(NETWORK_PEER_ADDRESS, Arc::clone(peer).into());
+    add(NETWORK_PEER_PORT, link.peer.port.into());
+    let client = forwarded("for")
+        .as_deref()
+        .and_then(address_of)
+        .or_else(|| first(head.fields.forwarded_for).as_deref().and_then(address_of));
+    add(CLIENT_ADDRESS, client.map_or_else(|| Arc::clone(peer).into(), |client| written(client).into()));
+    if let Some(sent) = head.fields.user_agent {
+        add(USER_AGENT_ORIGINAL, user_agent.value(&String::from_utf8_lossy(sent)));
+    }
+}
+
+fn of_client(
+    head: &RequestHead<'_>,
+    target: &Target<'_>,
+    connection: &mut Connection,
+    add: &mut impl FnMut(&'static str, Value),
+) {
+    let Connection { link, peer: peer_address, host, .. } = connection;
+    // Without a Host there is only the address that was connected to.
+    let peer = || SocketAddr::new(address(&link.peer), link.peer.port).to_string().into();
+    let authority = authority_of(head, target).unwrap_or_else(peer);
+    let authority = Authority::parse(&authority);
+    let scheme = match target {
+        Target::Absolute { scheme, .. } => scheme,
+        _ => "http",
+    };
+    add(URL_FULL, full_url(scheme, &authority, target).into());
+    add_authority(&authority, default_port(scheme), host, add);
+    add(NETWORK_PROTOCOL_VERSION, head.version.label().into());
+    add(NETWORK_PEER_ADDRESS, Arc::clone(peer_address).into());
+    add(NETWORK_PEER_PORT, link.peer.port.into());
+}
+
+/// "scheme://host[:port]/path?query": "url.full MUST NOT contain credentials passed via URL".
+fn full_url(scheme: &str, authority: &Authority<'_>, target: &Target<'_>) -> String {
+    let (path, query) = match *target {
+        Target::Origin { path, query } | Target::Absolute { path, query, .. } => (path, query),
+        // "If the request-target is in authority-form or asterisk-form, the target URI's combined path and query
+        // component is empty." https://www.rfc-editor.org/rfc/rfc9112#section-3.3
+        Target::Asterisk => ("", None),
+        // What flows through the tunnel is not known to be HTTP: there is no scheme to name.
+        Target::Authority(_) => return authority.host_port.to_owned(),
+    };
+    let userinfo = if authority.userinfo { REDACTED_USERINFO } else { "" };
+    let parts = [scheme, "://", userinfo, authority.host_port, path];
+    // Enough where no more than one secret is short.
+    let room =
+        parts.iter().map(|part| part.len()).sum::<usize>() + query.map_or(0, |query| 1 + query.len() + REDACTED.len());
+    let mut url = String::with_capacity(room);
+    parts.iter().for_each(|part| url.push_str(part));
+    if let Some(query) = query {
+        url.push('?');
+        push_query(query, &mut url);
+    }
+    url
+}
+
+/// Whom the request itself names: "When an origin server receives a request with an absolute-form of request-target, the
+/// origin server MUST ignore the received Host header field (if any) and instead use the host information of the
+/// request-target." <https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2>
+fn authority_of<'a>(head: &RequestHead<'a>, target: &Target<'a>) -> Option<Cow<'a, str>> {
+    let authority = match target {
+        Target::Absolute { authority, .. } | Target::Authority(authority) => Some(Cow::Borrowed(*authority)),
+        Target::Origin { .. } | Target::Asterisk => head.fields.host.map(String::from_utf8_lossy),
+    };
+    authority.filter(|authority| !authority.is_empty())
+}
+
+fn add_authority(
+    authority: &Authority<'_>,
+    default: Option<u16>,
+    host: &mut Repeated,
+    add: &mut impl FnMut(&'static str, Value),
+) {
+    add(SERVER_ADDRESS, host.value(authority.host));
+    if let Some(port) = authority.port.or(default) {
+        add(SERVER_PORT, port.into());
+    }
+}
+
+/// `address` as text, in one piece of memory.
+fn written(address: IpAddr) -> String {
+    let mut text = String::with_capacity(LONGEST_ADDRESS);
+    write!(text, "{address}").expect("a string takes everything");
+    text
+}
+
+/// `::ffff:` and an IPv4 address count less.
+const LONGEST_ADDRESS: usize = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".len();
+
+fn address(endpoint: &Endpoint) -> IpAddr {
+    Ipv6Addr::from(endpoint.address).to_canonical()
+}
+
+/// The parameter `name` of the first element of a Forwarded field that has it (RFC 7239 section 4).
+fn forwarded<'a>(value: &'a [u8], name: &str) -> Option<&'a str> {
+    let mut quoted = false;
+    let mut pairs = str::from_utf8(value).ok()?.split(|c| {
+        quoted ^= c == '"';
+        !quoted && matches!(c, ';' | ',')
+    });
+    pairs.find_map(|pair| {
+        let (key, value) = pair.split_once('=')?;
+        let value = value.trim().trim_matches('"');
+        (key.trim().eq_ignore_ascii_case(name) && !value.is_empty()).then_some(value)
+    })
+}
+
+/// The address in a node identifier: `192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]:80`, `2001:db8::1`. A name that hides
+/// the client (`unknown`, `_hidden`) is no address.
+fn address_of(node: &str) -> Option<IpAddr> {
+    let bracketed = || node.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    node.parse().ok().or_else(|| node.parse().ok().map(|socket: SocketAddr| socket.ip())).or_else(bracketed)
+}
+
+fn first_element(list: &[u8]) -> &[u8] {
+    list.split(|byte| *byte == b',').next().unwrap_or(list).trim_ascii()
+}
+
+fn known_scheme(scheme: &str) -> Value {
+    match scheme {
+        "http" => "http".into(),
+        "https" => "https".into(),
+        _ => scheme.to_ascii_lowercase().into(),
+    }
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.into())
+}

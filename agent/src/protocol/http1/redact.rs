@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Secrets in queries.
+//!
+//! In: a query as it was sent. Out: the same with the values of secret keys replaced; keys and order stay. It does not
+//! look for secrets in paths or in the values of other keys.
+
+use std::borrow::Cow;
+
+/// What stands for a secret.
+pub(super) const REDACTED: &str = "REDACTED";
+
+/// What stands for the user information of a URL, its `@` included.
+pub(super) const REDACTED_USERINFO: &str = "REDACTED:REDACTED@";
+
+/// Appends `query` to `out`.
+pub(super) fn push_query(query: &str, out: &mut String) {
+    for (index, field) in query.split('&').enumerate() {
+        if index > 0 {
+            out.push('&');
+        }
+        match secret(field) {
+            None => out.push_str(field),
+            Some(start) => {
+                out.push_str(&field[..start]);
+                out.push_str(REDACTED);
+            }
+        }
+    }
+}
+
+/// Where in a field of the query a secret begins.
+///
+/// Some servers separate fields by `;` as well, others take it for a part of the value. So a secret key is looked for
+/// after every `;`, and its value reaches to the next `&`.
+fn secret(field: &str) -> Option<usize> {
+    let mut start = 0;
+    for part in field.split(';') {
+        if let Some((key, _)) = part.split_once('=')
+            && is_secret(key)
+        {
+            return Some(start + key.len() + 1);
+        }
+        start += part.len() + 1;
+    }
+    None
+}
+
+/// Whether a key, percent-encoded or not, names a secret; `user[password]` names one as well.
+fn is_secret(key: &str) -> bool {
+    let key = decoded(key);
+    key.split(['[', ']'])
+        .map(str::trim)
+        .any(|name| STANDARD.contains(&name) || EXTRA.iter().any(|extra| extra.eq_ignore_ascii_case(name)))
+}
+
+/// `key` without percent-encoding, and with `+` read as a blank, as forms are encoded.
+fn decoded(key: &str) -> Cow<'_, str> {
+    if !key.contains(['%', '+']) {
+        return Cow::Borrowed(key);
+    }
+    let mut bytes = Vec::with_capacity(key.len());
+    let mut rest = key.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        bytes.push(match (byte, after) {
+            (b'+', _) => b' ',
+            (b'%', [high, low, after @ ..]) => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => {
+                    rest = after;
+                    high << 4 | low
+                }
+                _ => b'%',
+            },
+            (byte, _) => *byte,
+        });
+    }
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+/// What the conventions replace by default, case-sensitively
+/// (<https://opentelemetry.io/docs/specs/semconv/registry/attributes/url/#url-query>).
+const STANDARD: &[&str] = &[
+    "AWSAccessKeyId",
+    "Signature",
+    "sig",
+    "X-Goog-Signature",
+    "X-Amz-Signature",
+    "X-Amz-Credential",
+    "X-Amz-Security-Token",
+];
+
+/// What we replace beyond that, in any case: credentials that applications put into queries although they should not.
+const EXTRA: &[&str] = &[
+    "token",
+    "access_token",
+    "refresh_token",
+    "id_token",
+    "api_key",
+    "apikey",
+    "password",
+    "passwd",
+    "secret",
+    "client_secret",
+    "code",
+    "session",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redacted(query: &str) -> String {
+        let mut out = String::new();
+        push_query(query, &mut out);
+        out
+    }
+
+    #[test]
+    fn values_of_secret_keys_are_replaced() {
+        let cases = [
+            ("", ""),
+            ("x=1&sig=abc", "x=1&sig=REDACTED"),
+            ("sig=a&sig=b", "sig=REDACTED&sig=REDACTED"),
+            ("SIG=abc&Signature=x&signature=y", "SIG=abc&Signature=REDACTED&signature=y"),
+            (
+                "X-Amz-Signature=1&X-Amz-Date=2&X-Amz-Credential=3",
+                "X-Amz-Signature=REDACTED&X-Amz-Date=2&X-Amz-Credential=REDACTED",
+            ),
+            (
+                "X-Amz-Security-Token=a&AWSAccessKeyId=b&X-Goog-Signature=c",
+                "X-Amz-Security-Token=REDACTED&AWSAccessKeyId=REDACTED&X-Goog-Signature=REDACTED",
+            ),
+            ("Token=a&API_KEY=b&PassWord=c", "Token=REDACTED&API_KEY=REDACTED&PassWord=REDACTED"),
+            (
+                "access_token=a&refresh_token=b&id_token=c&apikey=d",
+                "access_token=REDACTED&refresh_token=REDACTED&id_token=REDACTED&apikey=REDACTED",
+            ),
+            (
+                "passwd=a&secret=b&client_secret=c&code=d&session=e",
+                "passwd=REDACTED&secret=REDACTED&client_secret=REDACTED&code=REDACTED&session=REDACTED",
+            ),
+            ("token=", "token=REDACTED"),
+            ("token", "token"),
+            ("token=a=b", "token=REDACTED"),
+            ("tokens=1&mytoken=2&zip_code=3", "tokens=1&mytoken=2&zip_code=3"),
+            ("&&a&", "&&a&"),
+        ];
+        for (query, expected) in cases {
+            assert_eq!(redacted(query), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn an_encoded_key_does_not_escape() {
+        let cases = [
+            ("%74oken=abc", "%74oken=REDACTED"),
+            ("s%69g=abc", "s%69g=REDACTED"),
+            ("%70%61%73%73%77%6F%72%64=abc", "%70%61%73%73%77%6F%72%64=REDACTED"),
+            ("access%5Ftoken=abc", "access%5Ftoken=REDACTED"),
+            ("+token=abc", "+token=REDACTED"),
+            (
+                "user[password]=abc&user%5Bpassword%5D=abc&token[]=x",
+                "user[password]=REDACTED&user%5Bpassword%5D=REDACTED&token[]=REDACTED",
+            ),
+            ("100%=x&%zz=y&%f=z&%FF%74oken=1", "100%=x&%zz=y&%f=z&%FF%74oken=1"),
+        ];
+        for (query, expected) in cases {
+            assert_eq!(redacted(query), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_semicolon_neither_hides_a_key_nor_ends_a_secret() {
+        assert_eq!(redacted("x=1;token=abc&y=2"), "x=1;token=REDACTED&y=2");
+        assert_eq!(redacted("token=ab;cd&y=2"), "token=REDACTED&y=2");
+        assert_eq!(redacted("x=1;token=&y=2"), "x=1;token=REDACTED&y=2");
+    }
+}

@@ -1,0 +1,503 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The loop that connects the kernel, the pure stages and the outputs.
+//!
+//! In: a [`Config`]. Out: whatever the outputs make of the spans, and one summary line. It decides when things happen
+//! (ticks, signals, the end) and nothing else; it never waits for an output.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, BufWriter},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use rand::{TryRng as _, rngs::SysRng};
+use spantap_common::{
+    event::{Kind, process::Life},
+    settings::{ProcessSettings, Verdict},
+};
+use thiserror::Error;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::debug;
+
+use crate::{
+    capture::{Frame, Preamble, Recorder, ReplayError, Replayer},
+    clock,
+    config::Config,
+    enrich::ServiceSpan,
+    event::{self, Event, Process},
+    kernel::{Controls, Probes, Settings, State, Unsupported, ring},
+    memory,
+    outputs::Outputs,
+    pipeline::{Input, Pipeline, Watch},
+    process::{ProcessFacts, ProcessId},
+    targets::{self, Reader, selection::Judge},
+    time::{Timestamp, WallOffset},
+    vitals::Tally,
+};
+
+/// Why the agent could not do its work.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// This machine cannot run the probes.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// A recording could not be written.
+    #[error("cannot record into {}: {error}. Nothing was captured. Choose a place that this user can write to.", path.display())]
+    Record {
+        /// Where to.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A recording could not be read.
+    #[error("cannot replay {}: {error}. Record a stream with `spantap record FILE` and replay that.", path.display())]
+    Replay {
+        /// Where from.
+        path: PathBuf,
+        /// Why not.
+        error: ReplayError,
+    },
+    /// Something else went wrong.
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+impl RunError {
+    /// The process's exit code: 77 where this machine is not supported, 1 otherwise.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unsupported(_) => 77,
+            Self::Record { .. } | Self::Replay { .. } | Self::Other(_) => 1,
+        }
+    }
+}
+
+/// Traces until a signal or the configured duration ends it.
+pub fn run(config: &Config) -> Result<(), RunError> {
+    let started = Instant::now();
+    let runtime = runtime()?;
+    let stop = Stop::on_signals(&runtime)?;
+    let preamble = Preamble { seed: seed()?, host: targets::host::facts() };
+    let recorder = config.record.as_deref().map(|path| Recording::begin(path, &preamble)).transpose()?;
+    let mut outputs = Outputs::open(config, &runtime)?;
+    let mut watched = Watched::new(Judge::new(&config.selection).context("understand the selection")?);
+    watched.judge_running();
+    let mut probes = Probes::attach(&Settings {
+        agent_pid: std::process::id(),
+        processes: watched.settings(),
+        ports: config.selection.ports.clone(),
+        ring_bytes: config.bounds.ring_bytes,
+        tier: config.tier,
+        ..Settings::default()
+    })?;
+    memory::give_back();
+    let live = probes.verdicts().iter().filter(|verdict| verdict.state == State::Used).count();
+    outputs.begin(&kernel_release(), probes.tier(), live, started.elapsed(), clock::now());
+
+    let pipeline = Pipeline::with_limits(preamble.seed, preamble.host, config.bounds.pipeline);
+    let mut inlet = Inlet { pipeline, recorder, spans: Vec::new() };
+    let deadline = config.duration.map(|duration| Instant::now() + duration);
+    let mut grace_ends = None;
+    let mut losses_read = Timestamp::default();
+    loop {
+        // Asked before the ring is read: whatever was requested until then is in it.
+        let asked = stop.asked() || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let drained = drain(&mut probes, &mut watched, &mut inlet);
+        watched.tell(probes.controls());
+        for socket in inlet.pipeline.unwanted() {
+            if let Err(error) = probes.controls().leave_alone(socket) {
+                debug!(?socket, %error, "the table of unwanted sockets took no more");
+            }
+        }
+        let (now, wall) = (clock::now(), clock::wall_offset());
+        inlet.feed(Input::Tick(now), wall);
+        inlet.check()?;
+        outputs.take(&mut inlet.spans, inlet.pipeline.vitals(), wall, now);
+        if outputs.is_abandoned() {
+            break;
+        }
+        if now.since(losses_read) >= READ_LOSSES {
+            losses_read = now;
+            outputs.lost(&lost_records(&probes, &inlet), now);
+        }
+
+        if asked && grace_ends.is_none() {
+            grace_ends = Some(Instant::now() + GRACE);
+        }
+        // A backlog holds requests that were made before the agent was asked to end.
+        let caught_up = drained < ring::BATCH;
+        if asked && caught_up {
+            inlet.pipeline.stop_opening();
+        }
+        let is_done = || caught_up && inlet.pipeline.open() == 0;
+        if grace_ends.is_some_and(|end| is_done() || Instant::now() >= end || stop.insisted()) {
+            break;
+        }
+        // A busy ring is looked at again sooner.
+        thread::sleep(if drained > 0 { TICK } else { IDLE_TICK });
+    }
+    // Responses that were written while the loop slept.
+    probes.detach();
+    inlet.pipeline.stop_opening();
+    drain(&mut probes, &mut watched, &mut inlet);
+    inlet.pipeline.finish(&mut inlet.spans);
+    outputs.take(&mut inlet.spans, inlet.pipeline.vitals(), clock::wall_offset(), clock::now());
+    let mut vitals = inlet.pipeline.vitals().clone();
+    vitals.lost.records = lost_records(&probes, &inlet);
+    inlet.close()?;
+    outputs.finish(&mut vitals);
+    Ok(())
+}
+
+/// Takes the records there are into the pipeline; returns how many.
+fn drain(probes: &mut Probes, watched: &mut Watched, inlet: &mut Inlet) -> usize {
+    let wall = clock::wall_offset();
+    probes.drain(|record| {
+        if let Some((facts, watch)) = watched.met(record, &inlet.pipeline) {
+            inlet.feed(Input::Facts(&facts, watch), wall);
+        }
+        inlet.feed(Input::Record(record), wall);
+    })
+}
+
+/// Records lost so far: by the probes, and by the decoder.
+fn lost_records(probes: &Probes, inlet: &Inlet) -> Tally {
+    let mut records = Tally::from(probes.lost());
+    records.absorb(&inlet.pipeline.vitals().lost.records);
+    records
+}
+
+/// Plays a recorded stream through the same stages into the configured outputs.
+pub fn replay(path: &Path, config: &Config) -> Result<(), RunError> {
+    let failed = |error| RunError::Replay { path: path.to_path_buf(), error };
+    let runtime = runtime()?;
+    let mut replayer = Replayer::open(path).map_err(failed)?;
+    let mut outputs = Outputs::open(config, &runtime)?;
+    let Preamble { seed, host } = replayer.preamble().clone();
+    let mut pipeline = Pipeline::new(seed, host);
+    let mut spans = Vec::new();
+    let (mut now, mut wall) = (Timestamp::default(), WallOffset::default());
+    while let Some(frame) = replayer.next_frame().map_err(failed)? {
+        pipeline.feed(frame.input(), &mut spans);
+        if let Frame::Tick(at, offset) = frame {
+            (now, wall) = (at, offset);
+            outputs.take(&mut spans, pipeline.vitals(), wall, now);
+        }
+    }
+    pipeline.finish(&mut spans);
+    outputs.take(&mut spans, pipeline.vitals(), wall, now);
+    outputs.finish(&mut pipeline.vitals().clone());
+    Ok(())
+}
+
+/// The operating system's randomness: trace ids decide what is sampled, and must not be predictable.
+fn seed() -> anyhow::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    SysRng.try_fill_bytes(&mut seed).context("read randomness for trace ids")?;
+    Ok(seed)
+}
+
+fn kernel_release() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim().to_owned()
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    // One thread: it waits for a collector and for signals.
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("spantap-io")
+        .enable_all()
+        .build()
+        .context("start the input/output thread")
+}
+
+/// SIGINT and SIGTERM: the first asks for an orderly end, the second insists.
+struct Stop(Arc<AtomicU32>);
+
+impl Stop {
+    fn on_signals(runtime: &Runtime) -> anyhow::Result<Self> {
+        let count = Arc::new(AtomicU32::new(0));
+        let _guard = runtime.enter();
+        for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+            let mut signals = signal(kind).context("listen for signals")?;
+            let count = Arc::clone(&count);
+            runtime.spawn(async move {
+                while signals.recv().await.is_some() {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        Ok(Self(count))
+    }
+
+    fn asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+
+    fn insisted(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 1
+    }
+}
+
+/// The way into the pipeline, past the recorder.
+struct Inlet {
+    pipeline: Pipeline,
+    recorder: Option<Recording>,
+    /// Finished, and not yet taken by the outputs.
+    spans: Vec<ServiceSpan>,
+}
+
+impl Inlet {
+    fn feed(&mut self, input: Input<'_>, wall: WallOffset) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.input(&input, wall);
+        }
+        self.pipeline.feed(input, &mut self.spans);
+    }
+
+    fn check(&mut self) -> Result<(), RunError> {
+        self.recorder.as_mut().map_or(Ok(()), Recording::check)
+    }
+
+    fn close(self) -> Result<(), RunError> {
+        self.recorder.map_or(Ok(()), Recording::close)
+    }
+}
+
+/// A recording under way. The first failure ends it, and is reported once the batch is over.
+struct Recording {
+    path: PathBuf,
+    recorder: Recorder<BufWriter<File>>,
+    failed: Option<io::Error>,
+}
+
+impl Recording {
+    fn begin(path: &Path, preamble: &Preamble) -> Result<Self, RunError> {
+        match Recorder::create(path, preamble) {
+            Ok(recorder) => Ok(Self { path: path.to_path_buf(), recorder, failed: None }),
+            Err(error) => Err(RunError::Record { path: path.to_path_buf(), error }),
+        }
+    }
+
+    fn input(&mut self, input: &Input<'_>, wall: WallOffset) {
+        if self.failed.is_none() {
+            self.failed = self.recorder.input(input, wall).err();
+        }
+    }
+
+    fn check(&mut self) -> Result<(), RunError> {
+        match self.failed.take() {
+            Some(error) => Err(RunError::Record { path: self.path.clone(), error }),
+            None => Ok(()),
+        }
+    }
+
+    fn close(mut self) -> Result<(), RunError> {
+        self.check()?;
+        match self.recorder.finish() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(RunError::Record { path: self.path, error }),
+        }
+    }
+}
+
+/// Introduces processes to the pipeline, and decides which of them are traced.
+struct Watched {
+    judge: Judge,
+    reader: Reader,
+    /// Where processes came from, in case they are gone before `/proc` is read. Law: born.len() <= MOST_BORN.
+    born: HashMap<u32, Birth>,
+    /// Decisions that the probes have not been told yet.
+    decided: Vec<(u32, Option<Verdict>)>,
+}
+
+impl Watched {
+    fn new(judge: Judge) -> Self {
+        Self { judge, reader: Reader::new(), born: HashMap::new(), decided: Vec::new() }
+    }
+
+    /// Judges the processes that are running, if there is anything to choose.
+    fn judge_running(&mut self) {
+        if self.judge.selects_processes() {
+            for facts in self.reader.scan() {
+                self.decided.push((facts.id.pid, Some(self.judge.judge(&facts))));
+            }
+        }
+    }
+
+    /// Looks at a record before the pipeline does. The facts of a process come back when it shows its first socket.
+    fn met(&mut self, record: &[u8], pipeline: &Pipeline) -> Option<(ProcessFacts, Watch)> {
+        // Nearly all records; the pipeline decodes them.
+        if event::kind(record) == Some(Kind::Data) {
+            return None;
+        }
+        match event::decode(record).ok()? {
+            Event::Socket(socket) => {
+                let pid = socket.moment.task.pid;
+                if pipeline.knows(pid) {
+                    return None;
+                }
+                let facts = self.facts(pid, MOST_FORKS);
+                let facts = facts.unwrap_or_else(|| targets::fallback(ProcessId { pid, started: 0 }, 0, "", ""));
+                let watch = match self.judge.judge(&facts) {
+                    Verdict::Ignored => Watch::Ignore,
+                    Verdict::Undecided | Verdict::Target => Watch::Trace,
+                };
+                Some((facts, watch))
+            }
+            Event::Process(process) => {
+                self.process(&process);
+                None
+            }
+            Event::Data(_) | Event::Shut(_) => None,
+        }
+    }
+
+    /// What is known of a process, dead or alive, over at most `forks` generations.
+    fn facts(&mut self, pid: u32, forks: u32) -> Option<ProcessFacts> {
+        if let Some(facts) = self.reader.facts(pid) {
+            return Some(facts);
+        }
+        match self.born.get(&pid)? {
+            Birth::Executed(facts) => Some(facts.clone()),
+            Birth::Forked { .. } if forks == 0 => None,
+            // It ran its parent's program, in its parent's environment.
+            Birth::Forked { id, parent } => {
+                let (id, parent) = (*id, *parent);
+                self.facts(parent, forks - 1).map(|facts| ProcessFacts { id, parent, ..facts })
+            }
+        }
+    }
+
+    /// Remembers where a process came from.
+    fn remember(&mut self, pid: u32, birth: Birth) {
+        if self.born.len() >= MOST_BORN {
+            self.born.clear();
+        }
+        self.born.insert(pid, birth);
+    }
+
+    /// The decisions so far, for probes that are not attached yet.
+    fn settings(&mut self) -> Vec<(u32, ProcessSettings)> {
+        let verdicts = self.decided.drain(..).filter_map(|(pid, verdict)| Some((pid, verdict?)));
+        verdicts.map(|(pid, verdict)| (pid, settings(verdict))).collect()
+    }
+
+    /// Passes decisions on to the probes, so that they leave the others alone themselves. What does not fit their table
+    /// is captured and dropped here.
+    fn tell(&mut self, controls: &mut Controls) {
+        for (pid, verdict) in self.decided.drain(..) {
+            match verdict {
+                Some(verdict) => {
+                    if let Err(error) = controls.set_process(pid, settings(verdict)) {
+                        debug!(pid, %error, "the table of processes took no verdict");
+                    }
+                }
+                None => controls.forget_process(pid),
+            }
+        }
+    }
+
+    fn process(&mut self, process: &Process<'_>) {
+        let (pid, chooses) = (process.pid, self.judge.selects_processes());
+        let known = || {
+            let id = ProcessId { pid, started: 0 };
+            let text = String::from_utf8_lossy;
+            targets::fallback(id, process.parent, &text(process.command), &text(process.path))
+        };
+        if process.life == Life::Fork {
+            let id = ProcessId::started_at(pid, process.started);
+            self.remember(pid, Birth::Forked { id, parent: process.parent });
+        }
+        match process.life {
+            // A fork is of its parent's family, and runs its parent's program until it says otherwise.
+            Life::Fork if chooses => {
+                let facts = self.reader.facts(pid).unwrap_or_else(known);
+                self.decided.push((pid, Some(self.judge.judge(&facts))));
+            }
+            Life::Fork => {}
+            Life::Exec => {
+                let facts = known();
+                if chooses {
+                    let read = self.reader.facts(pid);
+                    self.decided.push((pid, Some(self.judge.judge(read.as_ref().unwrap_or(&facts)))));
+                }
+                self.remember(pid, Birth::Executed(facts));
+            }
+            Life::Exit => {
+                self.born.remove(&pid);
+                if chooses {
+                    self.judge.gone(pid);
+                    self.decided.push((pid, None));
+                }
+            }
+        }
+    }
+}
+
+/// Where a process came from.
+enum Birth {
+    /// It is a copy of its parent.
+    Forked { id: ProcessId, parent: u32 },
+    /// It executed a program.
+    Executed(ProcessFacts),
+}
+
+fn settings(verdict: Verdict) -> ProcessSettings {
+    ProcessSettings { verdict: verdict as u32, ..ProcessSettings::default() }
+}
+
+/// How long requests under way may take to end once the agent was asked to.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Between two looks at a ring that had records: at 40,000 records of 300 B a second it is filled to 60 KiB of 16 MiB.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Between two looks at a ring that was empty.
+const IDLE_TICK: Duration = Duration::from_millis(10);
+
+/// Between two looks at the probes' counters, each of them a system call: soon enough for a warning.
+const READ_LOSSES: Duration = Duration::from_secs(1);
+
+/// Processes remembered for the moment between their end and the reading of their first socket record. Exits remove
+/// them; only lost exits can fill the table, and then it starts afresh.
+const MOST_BORN: usize = 64 << 10;
+
+/// Generations over which a process that is gone is known by its forefathers: a server, its workers, and their helpers.
+const MOST_FORKS: u32 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Selection;
+
+    #[test]
+    fn a_fork_that_is_gone_is_known_as_what_its_parent_is() {
+        let mut watched = Watched::new(Judge::new(&Selection::default()).expect("nothing to choose"));
+        // No such process: pids end at 4 Mi.
+        let (gone, child) = (u32::MAX - 1, u32::MAX);
+        let own = std::process::id();
+        for (pid, parent) in [(gone, own), (child, gone)] {
+            let id = ProcessId { pid, started: 7 };
+            watched.remember(pid, Birth::Forked { id, parent });
+        }
+        let here = watched.facts(own, MOST_FORKS).expect("this process runs");
+        let facts = watched.facts(child, MOST_FORKS).expect("of this family");
+        let id = ProcessId { pid: child, started: 7 };
+        assert_eq!(facts, ProcessFacts { id, parent: gone, ..here });
+        assert_eq!(watched.facts(child, 0), None, "the generations are bounded");
+        assert_eq!(watched.facts(u32::MAX - 2, MOST_FORKS), None);
+    }
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! From exchanges to spans: identifiers and parents.
+//!
+//! In: exchanges as they open and close. Out: [`Span`]s whose trace, parent and links are settled. It does not know
+//! what was said in an exchange, nor to which service a process belongs.
+
+pub mod ids;
+pub mod parenting;
+mod tracer;
+
+use std::sync::Arc;
+
+pub use tracer::{Opened, Tracer};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    attribute::Attribute,
+    context::{SpanId, TraceFlags, TraceId},
+    time::{Task, Timestamp},
+};
+
+/// One finished unit of work of one process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span {
+    /// The trace it belongs to.
+    pub trace: TraceId,
+    /// Its own id.
+    pub id: SpanId,
+    /// The span that caused it; none makes it a root.
+    pub parent: Option<ParentSpan>,
+    /// W3C flags of the trace.
+    pub flags: TraceFlags,
+    /// `tracestate` as received, verbatim.
+    pub state: Option<Arc<str>>,
+    /// Whether the process served or made the request.
+    pub kind: SpanKind,
+    /// Low cardinality.
+    pub name: Arc<str>,
+    /// The protocol's name; the scope is `spantap/<protocol>`.
+    pub protocol: &'static str,
+    /// First byte of the request.
+    pub start: Timestamp,
+    /// First byte of the response, if there was one.
+    pub answered: Option<Timestamp>,
+    /// The byte that completed the response.
+    pub end: Timestamp,
+    /// `Error` or unset; a description is never needed, the attributes say it.
+    pub failed: bool,
+    /// Facts by the conventions of its protocol.
+    pub attributes: Vec<Attribute>,
+    /// Other spans that have to do with this one.
+    pub links: Vec<SpanLink>,
+    /// The task that read the request (SERVER) or wrote it (CLIENT).
+    pub task: Task,
+}
+
+/// A span's parent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ParentSpan {
+    /// Its id, in the same trace.
+    pub id: SpanId,
+    /// Whether it is a span of another process (`has_is_remote`, `is_remote` of OTLP's flags).
+    pub remote: bool,
+    /// The evidence.
+    pub method: LinkMethod,
+}
+
+/// The evidence for a parent: the value of `spantap.link.method`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkMethod {
+    /// A context header: of the request itself, or equal to that of an open server request of the process.
+    Header,
+    /// The other end of the same connection is on this host.
+    Socket,
+    /// The calling thread held one request and answered it.
+    Thread,
+}
+
+impl LinkMethod {
+    /// The attribute's value.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::Socket => "socket",
+            Self::Thread => "thread",
+        }
+    }
+}
+
+/// The part a process played.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum SpanKind {
+    /// It served the request.
+    Server,
+    /// It made the request.
+    Client,
+}
+
+/// A reference to a span that is not the parent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpanLink {
+    /// The other trace.
+    pub trace: TraceId,
+    /// The other span.
+    pub span: SpanId,
+    /// Why.
+    pub attributes: Vec<Attribute>,
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! One entry of the catalogue.
+//!
+//! In: a name and what happens. Out: a [`Case`] that can be run by itself. It says nothing about how it is judged: that
+//! is the same for all.
+
+use crate::{ground::Ground, judge::Verdict, programs::is_installed, script::Script};
+
+/// A named piece of traffic whose truth is known.
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    /// Unique, and part of every path.
+    pub(crate) name: &'static str,
+    /// Whether every test run has it.
+    pub(crate) quick: bool,
+    needs: &'static [&'static str],
+    run: Run,
+    /// Whether it starts the agent itself.
+    late: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Run {
+    Script(Script),
+    Code(Code),
+}
+
+/// What happens on the ground.
+pub(crate) type Code = fn(&mut Ground) -> Result<(), String>;
+
+impl Case {
+    /// A dialogue.
+    pub(crate) const fn script(name: &'static str, script: Script) -> Self {
+        Self { name, quick: false, needs: &[], run: Run::Script(script), late: false }
+    }
+
+    /// Whatever takes more than a dialogue.
+    pub(crate) const fn code(name: &'static str, code: Code) -> Self {
+        Self { name, quick: false, needs: &[], run: Run::Code(code), late: false }
+    }
+
+    /// Part of every test run.
+    pub(crate) const fn quick(self) -> Self {
+        Self { quick: true, ..self }
+    }
+
+    /// With programs that may not be installed.
+    pub(crate) const fn needs(self, needs: &'static [&'static str]) -> Self {
+        Self { needs, ..self }
+    }
+
+    /// Begins before the agent, and starts it itself.
+    pub(crate) const fn late(self) -> Self {
+        Self { late: true, ..self }
+    }
+
+    /// The first program that it needs and that is not there.
+    pub(crate) fn missing_program(&self) -> Option<&'static str> {
+        self.needs.iter().copied().find(|program| !is_installed(program))
+    }
+
+    /// Runs it with an agent of its own.
+    pub(crate) fn run(&self) -> Result<Verdict, String> {
+        let mut ground = Ground::new(self.name)?;
+        if !self.late {
+            ground.watch()?;
+        }
+        match self.run {
+            Run::Script(script) => script.hold(&mut ground)?,
+            Run::Code(code) => code(&mut ground)?,
+        }
+        ground.verdict()
+    }
+}

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The catalogue.
+
+mod ends;
+mod framing;
+mod hostile;
+mod load;
+mod messages;
+mod nginx;
+mod processes;
+mod runtimes;
+mod sockets;
+
+use crate::case::Case;
+
+/// Every case, in the order of the table.
+pub(crate) fn catalogue() -> impl Iterator<Item = Case> {
+    [
+        messages::CASES,
+        framing::CASES,
+        hostile::CASES,
+        ends::CASES,
+        sockets::CASES,
+        processes::CASES,
+        runtimes::CASES,
+        nginx::CASES,
+        load::CASES,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The ground a case stands on: ports of its own, an agent that sees nothing else, and a list of what is true.
+//!
+//! In: a case's name, then its truths. Out: the agent's [`Verdict`]. It makes no traffic but the request that shows the
+//! agent ready.
+
+use std::{any::Any, net::Ipv4Addr, process::id, time::Duration};
+
+use crate::{
+    agent::Agent,
+    judge::{Verdict, is_of, judge},
+    process::free_port,
+    spans::Kind,
+    talk::Talk,
+    truth::{Truth, Window, now},
+};
+
+/// What one case works with.
+pub(crate) struct Ground {
+    case: &'static str,
+    /// The first is for the agent's own sight, the rest are the case's.
+    ports: Vec<u16>,
+    agent: Option<Agent>,
+    truths: Vec<Truth>,
+    ids: u32,
+    /// What must not end before the spans are shown.
+    kept: Vec<Box<dyn Any>>,
+}
+
+/// What a request was, and what became of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    /// As the conventions name it.
+    pub(crate) method: &'static str,
+    /// The token, where the conventions do not know it.
+    pub(crate) original: Option<&'static str>,
+    /// Of the final response.
+    pub(crate) status: Option<u64>,
+    /// `error.type` of the client's span.
+    pub(crate) client_error: Option<&'static str>,
+    /// `error.type` of the server's span.
+    pub(crate) server_error: Option<&'static str>,
+}
+
+impl Told {
+    /// A GET that was answered.
+    pub(crate) const fn get(status: u64) -> Self {
+        Self { method: "GET", original: None, status: Some(status), client_error: None, server_error: None }
+    }
+
+    fn truth(self, kind: Kind, id: &str, start: Window, end: Window) -> Truth {
+        let Self { method, original, status, client_error, server_error } = self;
+        let error = match kind {
+            Kind::Client => client_error,
+            Kind::Server => server_error,
+        };
+        Truth { id: id.to_owned(), kind, path: format!("/{id}"), method, original, status, error, start, end }
+    }
+}
+
+impl Ground {
+    /// Reserves ports.
+    pub(crate) fn new(case: &'static str) -> Result<Self, String> {
+        let ports = (0..=PORTS).map(|_| free_port()).collect::<Result<_, _>>()?;
+        let (truths, kept) = (Vec::new(), Vec::new());
+        Ok(Self { case, ports, agent: None, truths, ids: 0, kept })
+    }
+
+    /// One of the case's [`PORTS`] ports.
+    pub(crate) fn port(&self, index: usize) -> u16 {
+        self.ports[1 + index]
+    }
+
+    /// Starts the agent, unless it runs.
+    pub(crate) fn watch(&mut self) -> Result<(), String> {
+        if self.agent.is_none() {
+            self.agent = Some(Agent::start_on(&self.ports)?);
+        }
+        Ok(())
+    }
+
+    /// A new id.
+    pub(crate) fn id(&mut self) -> String {
+        self.ids += 1;
+        format!("{}.{:05}.{}", self.case, self.ids, id())
+    }
+
+    /// A connection over loopback, on the first port.
+    pub(crate) fn connect(&self) -> Result<Talk, String> {
+        Talk::connect((Ipv4Addr::LOCALHOST, self.port(0)).into())
+    }
+
+    /// A span that has to be there.
+    pub(crate) fn expect(&mut self, truth: Truth) {
+        self.truths.push(truth);
+    }
+
+    /// The spans of both ends of a request for `/id`.
+    pub(crate) fn expect_both(&mut self, id: &str, told: Told, start: Window, end: Window) {
+        self.expect_client(id, told, start, end);
+        self.expect_server(id, told, start, end);
+    }
+
+    /// The span of the end that asked for `/id`.
+    pub(crate) fn expect_client(&mut self, id: &str, told: Told, start: Window, end: Window) {
+        self.expect(told.truth(Kind::Client, id, start, end));
+    }
+
+    /// The span of the end that answered a request for `/id`.
+    pub(crate) fn expect_server(&mut self, id: &str, told: Told, start: Window, end: Window) {
+        self.expect(told.truth(Kind::Server, id, start, end));
+    }
+
+    /// Keeps something, such as an idle connection, until the spans are shown.
+    pub(crate) fn keep(&mut self, thing: impl Any) {
+        self.kept.push(Box::new(thing));
+    }
+
+    /// Waits until all that is expected so far is shown, at most as long after its end as is promised.
+    pub(crate) fn expect_shown_soon(&mut self) -> Result<(), String> {
+        let ended = self.truths.iter().map(|truth| truth.end.to).max().unwrap_or_default();
+        if self.await_spans(SHOW_DEADLINE)? {
+            let after = Duration::from_nanos(now().saturating_sub(ended));
+            return (after <= SHOW_PROMISE).then_some(()).ok_or(format!("shown only {after:?} after the end"));
+        }
+        Err(format!("not shown {SHOW_DEADLINE:?} after the end"))
+    }
+
+    /// Stops the agent and judges it.
+    pub(crate) fn verdict(mut self) -> Result<Verdict, String> {
+        let shown = self.await_spans(SHOW_DEADLINE)?;
+        self.kept.clear();
+        let agent = self.agent.take().ok_or("the case never started the agent")?;
+        let mut verdict = judge(self.case, &self.truths, &agent.stop()?);
+        if !shown && verdict.faults.is_empty() {
+            verdict.fail(format!("shown only when the agent ended, more than {SHOW_DEADLINE:?} late"));
+        }
+        Ok(verdict)
+    }
+
+    fn await_spans(&mut self, deadline: Duration) -> Result<bool, String> {
+        let agent = self.agent.as_mut().ok_or("the case never started the agent")?;
+        let truths = &self.truths;
+        let wanted = |span: &_| truths.iter().any(|truth| is_of(span, truth));
+        Ok(agent.await_spans(truths.len(), deadline, wanted)?.is_some())
+    }
+}
+
+/// As many as any case needs.
+pub(crate) const PORTS: usize = 3;
+
+/// Design: a span is visible within 1.5 s of its end, whatever the connection does next.
+const SHOW_PROMISE: Duration = Duration::from_millis(1500);
+
+/// What is not there by then is missing, however busy the machine.
+const SHOW_DEADLINE: Duration = Duration::from_secs(4);

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The catalogue of what capture has to get right.
+//!
+//! In: [`cases::catalogue`], each case with traffic of its own and with an agent of its own that sees nothing else. Out:
+//! a table on standard error, a JSON file where one is asked for, and a failure for every case in which a span is
+//! missing, doubled or wrong, or in which the agent's account is not what it has to be. Truth is what the case itself
+//! did and when; nothing here looks inside the agent.
+//!
+//! `SPANTAP_ACCURACY` chooses: nothing for the quick cases, `all`, or names separated by commas (a name chooses all that
+//! contain it). `SPANTAP_ACCURACY_JSON` is where the rows go. `cargo xtask accuracy capture` sets both.
+
+#[path = "../matrix/agent.rs"]
+#[expect(dead_code, reason = "the service matrix uses the rest")]
+mod agent;
+#[path = "../matrix/process.rs"]
+#[expect(dead_code, reason = "the service matrix uses the rest")]
+mod process;
+#[path = "../matrix/spans.rs"]
+mod spans;
+
+mod answerer;
+mod asker;
+mod case;
+mod cases;
+mod ground;
+mod judge;
+mod programs;
+mod script;
+mod table;
+mod talk;
+mod truth;
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    io::{Write, stderr},
+    time::Instant,
+};
+
+use crate::{case::Case, cases::catalogue, judge::Verdict, process::is_root};
+
+#[test]
+fn what_is_captured_is_exact() {
+    let chosen = chosen(&env::var("SPANTAP_ACCURACY").unwrap_or_default());
+    assert!(!chosen.is_empty(), "no case has a name like those in SPANTAP_ACCURACY");
+    if !is_root() {
+        return say("SKIPPED the catalogue of capture: loading probes needs root");
+    }
+    let (mut verdicts, mut failures) = (Vec::new(), Vec::new());
+    for case in chosen {
+        if let Some(program) = case.missing_program() {
+            say(&format!("SKIPPED {}: {program} is not installed", case.name));
+            continue;
+        }
+        let start = Instant::now();
+        let verdict = case.run().unwrap_or_else(|why| Verdict::not_run(case.name, why));
+        failures.extend(verdict.faults.iter().map(|fault| format!("{}: {fault}", case.name)));
+        verdicts.push((verdict, start.elapsed()));
+    }
+    say(&format!("\n{}", table::text(&verdicts)));
+    for failure in &failures {
+        say(&format!("FAILED {failure}"));
+    }
+    if let Some(file) = env::var_os("SPANTAP_ACCURACY_JSON") {
+        let rows = table::json(&verdicts).expect("rows are plain values");
+        fs::write(&file, rows).unwrap_or_else(|e| panic!("write {}: {e}", file.display()));
+    }
+    assert!(failures.is_empty(), "{} failures, listed above", failures.len());
+}
+
+#[test]
+fn every_case_has_a_name_of_its_own() {
+    let names: Vec<_> = catalogue().map(|case| case.name).collect();
+    assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+    let plain = |name: &&str| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b));
+    assert!(names.iter().all(plain), "a name is part of paths and command lines: {names:?}");
+}
+
+/// The cases that `wanted` names.
+fn chosen(wanted: &str) -> Vec<Case> {
+    let is_wanted = |case: &Case| match wanted {
+        "" => case.quick,
+        "all" => true,
+        names => names.split(',').any(|name| case.name.contains(name)),
+    };
+    catalogue().filter(is_wanted).collect()
+}
+
+/// Says it to whoever runs the tests: the harness keeps what `eprintln!` prints to itself.
+fn say(text: &str) {
+    // Nothing is left to be done when standard error is closed.
+    let _ = writeln!(stderr(), "{text}");
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! One small service in each runtime, which is also a client.
+//!
+//! In: a runtime. Out: a command that serves, or that calls. All of them answer alike, by the first part of the path: a
+//! status is answered with that and ten bytes; `writes` and `chunks` are 50 bytes, told to be so or in chunks, ten every
+//! 100 ms; `big` is a mebibyte. What the services are for is the business of the cases.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use crate::process::Process;
+
+/// Whose HTTP is observed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Runtime {
+    /// System calls.
+    C,
+    /// `http.server`, `http.client`.
+    Python,
+    /// `node:http`.
+    Node,
+    /// `net/http`.
+    Go,
+    /// `com.sun.net.httpserver`, `java.net.http`.
+    Java,
+}
+
+impl Runtime {
+    /// Starts the service and waits until it listens.
+    pub(crate) fn serve(self, port: u16, options: &[&str]) -> Result<Process, String> {
+        let mut command = self.command()?;
+        command.args(["serve", &port.to_string()]).args(options).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut process = Process::start(self.label(), &mut command)?;
+        process.await_listening(port)?;
+        Ok(process)
+    }
+
+    /// A command that asks for each of `paths` in turn.
+    pub(crate) fn call(self, port: u16, paths: &[String]) -> Result<Command, String> {
+        let mut command = self.command()?;
+        command.args(["call", &port.to_string()]).args(paths).stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// The program itself, built once where it has to be.
+    pub(crate) fn command(self) -> Result<Command, String> {
+        let interpreted = |interpreter, script| {
+            let mut command = Command::new(interpreter);
+            command.arg(source(script));
+            command
+        };
+        Ok(match self {
+            Self::C => {
+                static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+                let build = || built("cc", &["-O1", "-Wall", "-o"], "accuracy-c", "service.c");
+                Command::new(BUILT.get_or_init(build).as_ref().map_err(String::clone)?)
+            }
+            Self::Python => interpreted("python3", "service.py"),
+            Self::Node => interpreted("node", "service.js"),
+            Self::Go => {
+                static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+                let build = || built("go", &["build", "-o"], "accuracy-go", "service.go");
+                Command::new(BUILT.get_or_init(build).as_ref().map_err(String::clone)?)
+            }
+            Self::Java => {
+                let mut java = Command::new("java");
+                // Head and body are two writes: under Nagle's algorithm the second would wait 40 ms for a delayed
+                // acknowledgement.
+                java.arg("-Dsun.net.httpserver.nodelay=true").arg(source("Service.java"));
+                java
+            }
+        })
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::C => "the service in C",
+            Self::Python => "the service in Python",
+            Self::Node => "the service in JavaScript",
+            Self::Go => "the service in Go",
+            Self::Java => "the service in Java",
+        }
+    }
+}
+
+/// Whether a program is on the path.
+pub(crate) fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+fn built(compiler: &str, arguments: &[&str], name: &str, script: &str) -> Result<PathBuf, String> {
+    let binary = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let output = Command::new(compiler)
+        .args(arguments)
+        .args([&binary, &source(script)])
+        .output()
+        .map_err(|e| format!("start {compiler}: {e}"))?;
+    match output.status.success() {
+        true => Ok(binary),
+        false => Err(format!("{compiler}: {}", String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/accuracy/programs").join(name)
+}

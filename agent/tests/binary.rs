@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! The binary as its users start it: the environment variable that names a collector, the flags that choose, a
+//! recording and its replay, a signal at the end.
+//!
+//! In: the real agent, a small real service, curl, and a real OTLP receiver. Out: the attributes, times and parents that
+//! the conventions want, to the letter. How the agent fares with many services and much traffic is the matrix's subject.
+
+#[expect(dead_code, reason = "the service matrix uses the rest")]
+#[path = "matrix/process.rs"]
+mod process;
+#[expect(dead_code, reason = "the export tests use the rest")]
+#[path = "support/receiver.rs"]
+mod receiver;
+
+use std::{
+    fmt::Write as _,
+    io::{BufRead, BufReader, Read, Write, stderr},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    process::{Command, Stdio},
+    sync::mpsc::{Receiver as Inbox, channel},
+    thread,
+    time::Duration,
+};
+
+use opentelemetry_proto::tonic::{
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    trace::v1::{ResourceSpans, Span},
+};
+use process::{Process, is_root};
+use receiver::{Receiver, Transport};
+
+/// The example that the conventions of this project were drawn from, over `transport`. The trace is the caller's own,
+/// for both tests run at once and each agent sees the other's request as well.
+async fn golden(transport: Transport, protocol: &str, trace: u128) {
+    let service = Service::start();
+    let receiver = Receiver::start(transport).await.expect("a receiver listens");
+    // The variable names the base; the path of the signal is the exporter's to add.
+    let endpoint = receiver.endpoint();
+    let base = endpoint.trim_end_matches("/v1/traces");
+    let agent =
+        Agent::start(&["run"], &[("OTEL_EXPORTER_OTLP_ENDPOINT", base), ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)]);
+    let traceparent = format!("traceparent: 00-{trace:032x}-00f067aa0ba902b7-03");
+    let curl =
+        service.ask(&["-H", "Host: shop:8080", "-H", &traceparent, "-H", "tracestate: vendor=opaque", "-A", "curl/8"]);
+    let of_the_request =
+        |span: &Span| span.trace_id == trace.to_be_bytes() && text(&span.attributes, "http.request.method").is_some();
+    let received = receiver
+        .until("both ends of the request", |received| {
+            received.iter().flat_map(receiver::Received::spans).filter(|span| of_the_request(span)).count() >= 2
+        })
+        .await;
+    let all: Vec<&ResourceSpans> = received.iter().flat_map(receiver::Received::resources).collect();
+    let spans = |kind: i32| -> Vec<(&ResourceSpans, &Span)> {
+        let every = all.iter().flat_map(|resource| {
+            resource.scope_spans.iter().flat_map(|scope| &scope.spans).map(move |span| (*resource, span))
+        });
+        every.filter(|(_, span)| of_the_request(span) && span.kind == kind).collect()
+    };
+
+    let [(resource, server)] = spans(SERVER)[..] else { panic!("one SERVER span, not {}", spans(SERVER).len()) };
+    assert_eq!(server.name, "GET");
+    assert_eq!(server.parent_span_id, PARENT);
+    assert_eq!(server.flags, 0x303, "sampled, random, the parent is known to be remote");
+    assert_eq!(server.trace_state, "vendor=opaque");
+    assert_eq!(server.status.as_ref().map(|status| (status.code, &*status.message)), Some((2, "")));
+    let peer = text(&server.attributes, "network.peer.port").expect("there is a peer port");
+    assert_eq!(
+        listed(&server.attributes),
+        format!(
+            "client.address=127.0.0.1 error.type=503 http.request.method=GET http.response.status_code=503 \
+             network.peer.address=127.0.0.1 network.peer.port={peer} network.protocol.version=1.1 server.address=shop \
+             server.port=8080 spantap.link.method=header url.path=/users/42 url.query=x=1&sig=REDACTED url.scheme=http \
+             user_agent.original=curl/8"
+        )
+    );
+    let of = &resource.resource.as_ref().expect("a resource").attributes;
+    assert_eq!(text(of, "service.name").as_deref(), Some("cart"));
+    assert_eq!(text(of, "process.pid"), Some(service.process.pid().to_string()));
+    assert_eq!(text(of, "process.executable.name").as_deref(), Some("node"));
+    for key in
+        ["service.instance.id", "host.name", "host.arch", "os.type", "telemetry.sdk.name", "telemetry.distro.name"]
+    {
+        assert!(text(of, key).is_some_and(|value| !value.is_empty()), "{key} in {}", listed(of));
+    }
+
+    let [(resource, client)] = spans(CLIENT)[..] else { panic!("one CLIENT span, not {}", spans(CLIENT).len()) };
+    assert_eq!(client.span_id, PARENT, "the id on the wire is the call's own");
+    assert!(client.parent_span_id.is_empty());
+    assert_eq!(
+        listed(&client.attributes),
+        format!(
+            "error.type=503 http.request.method=GET http.response.status_code=503 network.peer.address=127.0.0.1 \
+             network.peer.port={port} network.protocol.version=1.1 server.address=shop server.port=8080 \
+             url.full=http://shop:8080/users/42?x=1&sig=REDACTED",
+            port = service.port
+        )
+    );
+    let of = &resource.resource.as_ref().expect("a resource").attributes;
+    assert_eq!(text(of, "service.name").as_deref(), Some("curl"));
+    assert!(client.start_time_unix_nano <= server.start_time_unix_nano, "the parent begins first");
+    let slack = Duration::from_millis(5).as_nanos() as u64;
+    let took = client.end_time_unix_nano - client.start_time_unix_nano;
+    let measured = u64::try_from(curl.took.as_nanos()).expect("curl is quick");
+    assert!(took <= measured + slack, "{took} ns seen, {measured} ns measured");
+    assert!(client.end_time_unix_nano + slack >= server.end_time_unix_nano);
+
+    // The agent's own export, whose server end is here, is nobody's request.
+    let own = all.iter().flat_map(|resource| &resource.scope_spans).flat_map(|scope| &scope.spans);
+    assert_eq!(own.filter(|span| listed(&span.attributes).contains("/v1/traces")).count(), 0);
+    assert_eq!(agent.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_golden_example_arrives_over_http() {
+    if let Some(why) = cannot() {
+        return skip("the golden example over HTTP", &why);
+    }
+    golden(Transport::Http, "http/protobuf", TRACE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_golden_example_arrives_over_grpc() {
+    if let Some(why) = cannot() {
+        return skip("the golden example over gRPC", &why);
+    }
+    golden(Transport::Grpc, "grpc", TRACE + 1).await;
+}
+
+#[test]
+fn a_recording_replays_to_the_same_spans_byte_for_byte() {
+    if let Some(why) = cannot() {
+        return skip("a recording", &why);
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("stream");
+    let file = file.to_str().expect("temporary folders have plain names");
+    let service = Service::start();
+    let agent = Agent::start(&["record", file], &[]);
+    for _ in 0..3 {
+        service.ask(&[]);
+    }
+    assert_eq!(agent.stop(), Some(0));
+    let replay = || {
+        let out = Command::new(SPANTAP).args(["replay", file, "--print", "json", "--quiet"]).output();
+        let out = out.expect("spantap starts");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).expect("JSON is UTF-8")
+    };
+    let first = replay();
+    assert!(first.matches("/users/42").count() >= 6, "both ends of three requests: {first}");
+    assert_eq!(replay(), first);
+}
+
+#[test]
+fn what_is_not_selected_is_not_traced() {
+    if let Some(why) = cannot() {
+        return skip("selection", &why);
+    }
+    let (chosen, other) = (Service::start(), Service::start());
+    let pid = chosen.process.pid().to_string();
+    let port = chosen.port.to_string();
+    for (what, flags, kinds) in [
+        ("by port, both ends", vec!["--port", &port], vec![SERVER, CLIENT]),
+        ("by pid", vec!["--pid", &pid], vec![SERVER]),
+        ("by executable", vec!["--exe", "curl", "--port", &port], vec![CLIENT]),
+        ("all but an executable", vec!["--exclude", "node", "--port", &port], vec![CLIENT]),
+    ] {
+        let mut arguments = vec!["run", "--print", "json"];
+        arguments.extend(flags);
+        let agent = Agent::start(&arguments, &[]);
+        other.ask(&[]);
+        chosen.ask(&[]);
+        let printed = agent.output();
+        for (kind, name) in [(SERVER, "SERVER"), (CLIENT, "CLIENT")] {
+            let seen = printed.matches(&format!("\"kind\":{kind},")).count();
+            assert_eq!(seen, usize::from(kinds.contains(&kind)), "{what}: {name} spans in {printed}");
+        }
+    }
+}
+
+#[test]
+fn a_request_under_way_at_the_end_is_told_as_truncated() {
+    if let Some(why) = cannot() {
+        return skip("a request under way", &why);
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let agent = Agent::start(&["run", "--print", "json", "--port", &port.to_string()], &[]);
+    let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens");
+    let (mut server, _) = listener.accept().expect("the client is there");
+    client.write_all(b"GET /never HTTP/1.1\r\nHost: x\r\n\r\n").expect("it is open");
+    let mut head = [0; 64];
+    assert!(server.read(&mut head).expect("it is open") > 0);
+    let printed = agent.output();
+    assert_eq!(printed.matches("truncated").count(), 2, "both ends, unanswered: {printed}");
+}
+
+// --- The cast ---
+
+const SPANTAP: &str = env!("CARGO_BIN_EXE_spantap");
+
+const TRACE: u128 = 0x4bf92f3577b34da6a3ce929d0e0e4736;
+const PARENT: [u8; 8] = 0x00f067aa0ba902b7_u64.to_be_bytes();
+
+// Span.SpanKind of opentelemetry-proto's trace.proto.
+const SERVER: i32 = 2;
+const CLIENT: i32 = 3;
+
+fn cannot() -> Option<String> {
+    if !is_root() {
+        return Some("loading probes needs root".to_owned());
+    }
+    let missing = |program: &&str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_err();
+    ["node", "curl"].iter().find(|program| missing(program)).map(|program| format!("{program} is not installed"))
+}
+
+fn skip(what: &str, why: &str) {
+    // Straight to standard error: the harness keeps what `eprintln!` prints to itself.
+    let _ = writeln!(stderr(), "SKIPPED {what}: {why}");
+}
+
+/// A service on Node that is out of order, named by its environment.
+struct Service {
+    process: Process,
+    port: u16,
+}
+
+struct Asked {
+    took: Duration,
+}
+
+impl Service {
+    fn start() -> Self {
+        let port = process::free_port().expect("a free port");
+        let script = format!(
+            "require('http').createServer((q, a) => {{ a.statusCode = 503; a.end('no') }}).listen({port}, '127.0.0.1')"
+        );
+        let mut command = Command::new("node");
+        command.args(["-e", &script]).env("OTEL_SERVICE_NAME", "cart");
+        let mut process = Process::start("node", &mut command).expect("node starts");
+        process.await_listening(port).expect("node listens");
+        Self { process, port }
+    }
+
+    /// `GET /users/42?x=1&sig=abc` by curl, with more arguments.
+    fn ask(&self, arguments: &[&str]) -> Asked {
+        let url = format!("http://127.0.0.1:{}/users/42?x=1&sig=abc", self.port);
+        let out = Command::new("curl")
+            .args(["-s", "-o", "/dev/null", "-w", "%{http_code} %{time_total}"])
+            .args(arguments)
+            .arg(url)
+            .output()
+            .expect("curl starts");
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        let (code, seconds) = said.split_once(' ').expect("curl says how it went");
+        assert_eq!(code, "503");
+        Asked { took: Duration::from_secs_f64(seconds.parse().expect("seconds")) }
+    }
+}
+
+/// The agent, which is live once it is started.
+struct Agent {
+    process: Process,
+    printed: Inbox<String>,
+    said: Inbox<String>,
+}
+
+impl Agent {
+    fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(SPANTAP);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OTEL_")) {
+            command.env_remove(name);
+        }
+        command.envs(environment.iter().copied());
+        let mut process = Process::start("spantap", &mut command).expect("spantap starts");
+        let stdout = process.child().stdout.take().expect("it is piped");
+        let stderr = process.child().stderr.take().expect("it is piped");
+        let agent = Self { process, printed: lines(stdout), said: lines(stderr) };
+        let mut heard = String::new();
+        while !heard.contains("Ctrl-C") {
+            match agent.said.recv_timeout(Duration::from_secs(30)) {
+                Ok(line) => writeln!(heard, "{line}").expect("a string takes everything"),
+                Err(_) => panic!("the agent is not live: {heard}"),
+            }
+        }
+        agent
+    }
+
+    fn stop(mut self) -> Option<i32> {
+        self.process.signal(libc::SIGTERM);
+        self.process.await_end(Duration::from_secs(20))?.code()
+    }
+
+    /// Ends it; what it has printed until then.
+    fn output(mut self) -> String {
+        self.process.signal(libc::SIGINT);
+        assert!(self.process.await_end(Duration::from_secs(20)).is_some_and(|status| status.success()));
+        self.printed.iter().collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn lines(of: impl Read + Send + 'static) -> Inbox<String> {
+    let (sender, inbox) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(of).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    inbox
+}
+
+fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
+    let AnyValue { value } = attributes.iter().find(|attribute| attribute.key == key)?.value.as_ref()?;
+    match value.as_ref()? {
+        Value::StringValue(text) => Some(text.clone()),
+        Value::IntValue(number) => Some(number.to_string()),
+        other => panic!("{key} is {other:?}"),
+    }
+}
+
+fn listed(attributes: &[KeyValue]) -> String {
+    let one =
+        |attribute: &KeyValue| format!("{}={}", attribute.key, text(attributes, &attribute.key).unwrap_or_default());
+    let mut all: Vec<String> = attributes.iter().map(one).collect();
+    all.sort();
+    all.join(" ")
+}

@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Every reason for a loss, forced on the real kernel with the real executable.
+//!
+//! In: loopback traffic of this process under an agent with small bounds, or one that is badly treated. Out: three
+//! claims each time: the laws of the books hold, the loss stands under its reason, and no span has what belongs to
+//! another request. What the target gets is checked to the byte as the traffic goes.
+
+mod agent;
+#[expect(dead_code, reason = "the service matrix uses the rest")]
+#[path = "../matrix/process.rs"]
+mod process;
+#[path = "../matrix/spans.rs"]
+mod spans;
+mod traffic;
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{Error, Read as _, Seek as _, Write as _},
+    net::{TcpListener, TcpStream},
+    os::fd::AsRawFd,
+    process::Stdio,
+    ptr,
+    sync::mpsc::{Sender, channel},
+    thread,
+    time::Duration,
+};
+
+use agent::{Account, Agent, Reader, command, end_of};
+use process::{Process, wait_until};
+use spans::{Kind, Span};
+use traffic::{Client, EAGER, Server, status_of};
+
+#[test]
+fn nothing_is_lost_without_a_reason() {
+    let Some(server) = server() else { return };
+    let agent = Agent::start(server.port(), JSON, "", Reader::Eager);
+    let made = server.ask(4, 250);
+    let account = agent.stop(libc::SIGINT);
+    account.is_right();
+    assert_eq!((account.summary.requests, account.summary.spans), (2 * made, 2 * made));
+    assert_eq!(account.losses(), 0, "{:#?}", account.summary);
+}
+
+#[test]
+fn a_small_ring_at_saturation() {
+    let Some(server) = server() else { return };
+    let mut agent = Agent::start(server.port(), JSON, "ring=65536", Reader::Eager);
+    let mut made = 0;
+    while made < 20_000 {
+        made += server.ask(8, 500);
+    }
+    agent.await_word("ring_full");
+    let account = agent.stop(libc::SIGINT);
+    account.is_right();
+    assert!(account.summary.losses.records.of("ring_full") > 0, "{:#?}", account.summary);
+    assert!(account.summary.requests <= 2 * made, "{made} made: {:#?}", account.summary);
+    let warnings = account.said.iter().filter(|line| line.contains("WARN") && line.contains("ring_full")).count();
+    assert_eq!(warnings, 1, "once a minute at most: {:#?}", account.said);
+}
+
+#[test]
+fn a_consumer_that_stands_still_and_goes_on() {
+    let Some(server) = server() else { return };
+    let agent = Agent::start(server.port(), JSON, "ring=65536", Reader::Eager);
+    let mut client = server.connect();
+    client.ask();
+    agent.signal(libc::SIGSTOP);
+    for _ in 0..400 {
+        client.ask();
+    }
+    let frozen = server.ask(4, 400);
+    agent.signal(libc::SIGCONT);
+    // Old connections are found again, and new ones are complete. The ring has room once it was read.
+    await_sight(&agent, &server);
+    // The first request of the old connection may be among what was lost on it.
+    client.ask();
+    let mut asked = ask_in_sight(&agent, &mut client, 40);
+    asked.extend(ask_in_sight(&agent, &mut server.connect(), 40));
+    let account = agent.stop(libc::SIGINT);
+    account.is_right();
+    assert!(account.summary.losses.records.of("ring_full") > 0, "{frozen}: {:#?}", account.summary);
+    for path in asked {
+        let answered = account.spans.iter().filter(|span| span.path == path && span.status.is_some()).count();
+        assert_eq!(answered, 2, "{path}: {:#?}", account.summary);
+    }
+}
+
+#[test]
+fn tables_that_are_full() {
+    let Some(server) = server() else { return };
+    for (bounds, reason) in [("connections=2", "connections"), ("exchanges=2", "exchanges")] {
+        let agent = Agent::start(server.port(), JSON, bounds, Reader::Eager);
+        let made = server.ask(6, 20);
+        let account = agent.stop(libc::SIGINT);
+        account.is_right();
+        let losses = &account.summary.losses;
+        if reason == "connections" {
+            assert!(losses.parts.of("table_full") > 0 && account.summary.strays > 0, "{:#?}", account.summary);
+        } else {
+            assert!(losses.requests.of("table_full") > 0, "{:#?}", account.summary);
+            assert_eq!(account.summary.spans + losses.requests.total(), 2 * made, "{:#?}", account.summary);
+        }
+    }
+}
+
+#[test]
+fn memory_that_cannot_be_read() {
+    let Some(server) = server() else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = listener.local_addr().expect("bound").port();
+    let agent = Agent::start(port, JSON, "", Reader::Eager);
+    let mut near = Client::to(&server, port);
+    let (far, _) = listener.accept().expect("accept");
+    for vanishes in [false, true] {
+        let request = near.request("");
+        let length = request.len();
+        thread::scope(|scope| {
+            let (sender, page) = channel();
+            let far = &far;
+            let read = scope.spawn(move || read_into_page_vector(far, length, &sender));
+            let page: Page = page.recv().expect("it begins");
+            if vanishes {
+                assert!(wait_until(PATIENCE, || page.is_read_under_way()), "the read waits for the request");
+                page.vanish();
+            }
+            near.stream.write_all(&request).expect("write");
+            assert_eq!(read.join().expect("no panic"), request);
+        });
+        (&far).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("write");
+        let mut answer = [0; 38];
+        near.stream.read_exact(&mut answer).expect("read");
+    }
+    let account = agent.stop(libc::SIGINT);
+    let losses = &account.summary.losses;
+    assert!(losses.records.of("unreadable") > 0, "{:#?}", account.summary);
+    assert_eq!((losses.requests.of("gap"), losses.requests.total()), (1, 1), "{:#?}", account.summary);
+    assert_eq!(account.summary.requests, 4);
+}
+
+#[test]
+fn a_head_over_the_budget() {
+    let Some(server) = server() else { return };
+    let agent = Agent::start(server.port(), JSON, "", Reader::Eager);
+    let mut client = server.connect();
+    client.ask();
+    let long = client.request(&format!("X-Long: {}\r\n", "x".repeat(40 << 10)));
+    client.stream.write_all(&long).expect("write");
+    client.hear(&long);
+    client.ask();
+    let account = agent.stop(libc::SIGINT);
+    account.is_right();
+    let losses = &account.summary.losses;
+    assert_eq!(account.summary.requests, 6, "three at each end: {:#?}", account.summary);
+    assert_eq!(account.summary.spans + losses.requests.total(), 6, "{:#?}", account.summary);
+    assert_eq!(losses.requests.of("over_budget") + losses.requests.of("gap"), 2, "{:#?}", account.summary);
+}
+
+#[test]
+fn bytes_that_never_were_in_the_process() {
+    let Some(server) = server() else { return };
+    let agent = Agent::start(server.port(), JSON, "", Reader::Eager);
+    let send = |client: &mut Client<'_>| {
+        let request = client.request("");
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(&request).and_then(|()| file.rewind()).expect("a file");
+        sendfile(&client.stream, &file, request.len());
+        client.hear(&request);
+    };
+    // The first bytes of a connection, and bytes of one that is captured.
+    let mut first = server.connect();
+    send(&mut first);
+    let mut later = server.connect();
+    later.ask();
+    send(&mut later);
+    let account = agent.stop(libc::SIGINT);
+    account.is_right();
+    let losses = &account.summary.losses;
+    assert!(losses.records.of("unsupported_path") > 0, "{:#?}", account.summary);
+    assert_eq!(losses.requests.of("gap"), 1, "{:#?}", account.summary);
+    // Three at the server's end, one and one lost at the client's.
+    assert_eq!((account.summary.spans, account.summary.requests), (4, 5), "{:#?}", account.summary);
+}
+
+#[test]
+fn bytes_that_are_no_request_and_an_answer_that_nobody_asked_for() {
+    let Some(server) = server() else { return };
+    let agent = Agent::start(server.port(), JSON, "", Reader::Eager);
+    let mut client = server.connect();
+    client.ask();
+    client.stream.write_all(b"no request\r\n").expect("write");
+    let mut rest = Vec::new();
+    client.stream.read_to_end(&mut rest).expect("the server ends it");
+
+    let mut client = server.connect();
+    let eager = client.request(EAGER);
+    client.stream.write_all(&eager).expect("write");
+    client.hear(&eager);
+    let mut more = [0; 37];
+    client.stream.read_exact(&mut more).expect("the server says more");
+    drop(client);
+    let account = agent.stop(libc::SIGINT);
+    account.is_right();
+    let losses = &account.summary.losses;
+    assert_eq!(losses.requests.of("protocol_error"), 2, "{:#?}", account.summary);
+    assert_eq!(losses.parts.of("unpaired"), 2, "{:#?}", account.summary);
+    assert_eq!((account.summary.requests, account.summary.spans), (6, 4), "{:#?}", account.summary);
+}
+
+#[test]
+fn nobody_reads_what_is_printed() {
+    let Some(server) = server() else { return };
+    let agent = Agent::start(server.port(), JSON, "queue=16", Reader::Asleep);
+    let made = server.ask(4, 500);
+    let account = agent.stop(libc::SIGTERM);
+    assert_eq!(account.summary.spans + account.summary.losses.requests.total(), 2 * made, "{:#?}", account.summary);
+    assert!(account.summary.losses.spans.of("queue_full") > 0, "{:#?}", account.summary);
+    assert!(account.ended_after < Duration::from_secs(15), "{:?}", account.ended_after);
+}
+
+#[test]
+fn a_collector_that_is_not_there() {
+    let Some(server) = server() else { return };
+    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("bind");
+    let endpoint = format!("http://{closed}");
+    let agent = Agent::start(server.port(), &["--otlp", &endpoint], "queue=64", Reader::Eager);
+    let made = server.ask(4, 250);
+    let account = agent.end(libc::SIGTERM).0.join("\n");
+    assert!(account.contains(&format!("{} requests · {} spans · 0 exported", 2 * made, 2 * made)), "{account}");
+    assert!(account.contains(&format!("lost {} spans", 2 * made)), "{account}");
+    assert!(account.contains("queue_full") && account.contains("export_failed"), "{account}");
+}
+
+#[test]
+fn requests_under_way_at_the_end_are_truncated() {
+    let Some(server) = server() else { return };
+    let agent = Agent::start(server.port(), JSON, "", Reader::Eager);
+    let mut client = server.connect();
+    client.ask();
+    client.stream.write_all(b"GET /silence HTTP/1.1\r\nHost: x\r\n\r\n").expect("write");
+    // What was written before the signal is seen, even if the agent had no time yet to look.
+    let account = agent.stop(libc::SIGTERM);
+    let truncated = account.spans.iter().filter(|span| span.path == "/silence");
+    let truncated: Vec<_> = truncated.map(|span| (span.kind, span.error.as_deref(), span.status)).collect();
+    let expected = |kind| (kind, Some("truncated"), None);
+    assert_eq!(truncated.len(), 2, "{:#?}", account.summary);
+    assert!(
+        truncated.contains(&expected(Kind::Client)) && truncated.contains(&expected(Kind::Server)),
+        "{truncated:?}"
+    );
+    assert!(account.ended_after < Duration::from_secs(6), "2 s and a busy machine: {:?}", account.ended_after);
+}
+
+#[test]
+fn a_terminal_that_is_gone_is_no_panic() {
+    let Some(server) = server() else { return };
+    let mut command = command(server.port(), &["--print", "text"], "");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = Process::start("spantap", &mut command).expect("spantap starts");
+    drop((process.child().stdout.take(), process.child().stderr.take()));
+    // It ends by itself once it has something to print.
+    let mut client = server.connect();
+    let mut status = None;
+    wait_until(PATIENCE, || {
+        client.ask();
+        status = process.child().try_wait().ok().flatten();
+        status.is_some()
+    });
+    let status = status.or_else(|| end_of(&mut process)).expect("it notices that nobody reads");
+    assert!(status.success(), "{status}");
+}
+
+impl Account {
+    /// No span has another request's status, and none is there twice.
+    fn is_right(&self) {
+        let mut known = BTreeSet::new();
+        for span in &self.spans {
+            if span.status.is_some() {
+                assert_eq!(span.status, status_of(&span.path), "{span:?}");
+            }
+            let kind = span.kind == Kind::Server;
+            assert!(known.insert((kind, span.path.clone())), "twice: {span:?}");
+        }
+    }
+
+    fn losses(&self) -> u64 {
+        let losses = &self.summary.losses;
+        [&losses.requests, &losses.parts, &losses.records, &losses.spans].iter().map(|book| book.total()).sum()
+    }
+}
+
+/// A server, or a word on why there can be no test.
+fn server() -> Option<Server> {
+    match spantap::kernel::features::privileged() {
+        Ok(()) => Some(Server::start()),
+        Err(why) => {
+            // Straight to standard error: the harness keeps what `eprintln!` prints to itself.
+            let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+            None
+        }
+    }
+}
+
+/// Makes requests on new connections until one is shown, status and all.
+fn await_sight(agent: &Agent, server: &Server) {
+    let seen = wait_until(PATIENCE, || {
+        let mut client = server.connect();
+        let path = ask(&mut client);
+        wait_until(SIGHT, || agent.has_shown(|span| span.path == path && span.status.is_some()))
+    });
+    assert!(seen, "the agent sees again");
+}
+
+/// Makes so many requests, a few at a time: a small ring has to be read in between. Out: their paths.
+fn ask_in_sight(agent: &Agent, client: &mut Client<'_>, requests: usize) -> Vec<String> {
+    let paths: Vec<_> = (0..requests)
+        .map(|number| {
+            let path = ask(client);
+            if number % 10 == 9 {
+                let is_last = |span: &Span| span.path == path;
+                assert!(wait_until(PATIENCE, || agent.has_shown(is_last)), "{path} is shown");
+            }
+            path
+        })
+        .collect();
+    paths
+}
+
+fn ask(client: &mut Client<'_>) -> String {
+    let request = client.request("");
+    client.stream.write_all(&request).expect("write");
+    client.hear(&request);
+    String::from_utf8_lossy(&request).split(' ').nth(1).map(str::to_owned).expect("made here")
+}
+
+/// A page of memory with the vector of a `readv`, for another thread to take away while the call waits.
+#[derive(Clone, Copy)]
+struct Page {
+    address: usize,
+    reader: libc::c_long,
+}
+
+/// Reads `length` bytes with `readv`; tells where its vector is and who reads.
+fn read_into_page_vector(stream: &TcpStream, length: usize, tell: &Sender<Page>) -> Vec<u8> {
+    let mut bytes = vec![0_u8; length];
+    // SAFETY: a new anonymous page, wherever there is room.
+    let page = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            PAGE,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    assert_ne!(page, libc::MAP_FAILED);
+    let vector = page.cast::<libc::iovec>();
+    // SAFETY: the page is ours, writable, aligned, and larger than the vector.
+    unsafe { vector.write(libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: length }) };
+    // SAFETY: a plain system call without arguments.
+    let reader = unsafe { libc::syscall(libc::SYS_gettid) };
+    tell.send(Page { address: page as usize, reader }).expect("somebody listens");
+    // SAFETY: the kernel takes a copy of the vector before it waits; the buffer lives until the call is over.
+    let read = unsafe { libc::readv(stream.as_raw_fd(), vector, 1) };
+    assert_eq!(read, length as isize, "{}", Error::last_os_error());
+    bytes
+}
+
+impl Page {
+    /// Whether the reader is in its `readv`.
+    fn is_read_under_way(self) -> bool {
+        let call = fs::read_to_string(format!("/proc/self/task/{}/syscall", self.reader)).unwrap_or_default();
+        call.split(' ').next().and_then(|number| number.parse().ok()) == Some(libc::SYS_readv)
+    }
+
+    fn vanish(self) {
+        // SAFETY: the page was mapped for this; nobody but the kernel was told of it, which has its copy.
+        let failed = unsafe { libc::munmap(self.address as *mut libc::c_void, PAGE) };
+        assert_eq!(failed, 0, "{}", Error::last_os_error());
+    }
+}
+
+fn sendfile(to: &TcpStream, from: &File, bytes: usize) {
+    // SAFETY: both descriptors are open; no offset is passed.
+    let sent = unsafe { libc::sendfile(to.as_raw_fd(), from.as_raw_fd(), ptr::null_mut(), bytes) };
+    assert_eq!(sent, bytes as isize, "{}", Error::last_os_error());
+}
+
+const JSON: &[&str] = &["--print", "json"];
+
+/// For what should be done at once: long enough for the slowest of machines.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A span is visible 1.5 s after its end.
+const SIGHT: Duration = Duration::from_secs(2);
+
+const PAGE: usize = 4096;

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the agent costs, measured on this machine: `docs/performance.md` says how to read it.
+//!
+//! In: the parts to measure. Out: a table of figures with their spread, and the same as JSON. A figure whose spread is
+//! too wide to carry it is withheld; nothing here judges whether a figure is good.
+
+mod agent;
+mod budget;
+mod clock;
+mod conditions;
+mod exchange;
+mod figure;
+mod footprint;
+mod instructions;
+mod load;
+mod nginx;
+mod overhead;
+mod process;
+mod scale;
+mod service;
+mod sink;
+mod startup;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::{
+    build::{self, Profile},
+    command::is_root,
+    setup::{Purpose, ensure},
+};
+
+use conditions::Conditions;
+use figure::Report;
+
+/// A part of the bench.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Part {
+    /// What traced programs lose: nginx at saturation, a slow service, bare exchanges, other calls, bulk transfers
+    Overhead,
+    /// What the agent itself takes: CPU time per exchange, memory
+    Agent,
+    /// Instructions and allocations per exchange, counted; fails when they exceed the baseline
+    Instructions,
+    /// How the cost per request grows with connections, processes and services
+    Scale,
+    /// From the start of the process to live probes and to the first exported span
+    Startup,
+    /// Everything
+    All,
+}
+
+/// How thoroughly to measure.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Effort {
+    /// What figures are published from.
+    Full,
+    /// Enough to see whether a change made a difference of tens of percent.
+    Quick,
+}
+
+impl Effort {
+    /// The effort that the flag `--quick` asks for.
+    pub(crate) fn new(quick: bool) -> Self {
+        if quick { Self::Quick } else { Self::Full }
+    }
+
+    /// `full`, or `quick` in a hurry.
+    fn choose<T>(self, full: T, quick: T) -> T {
+        match self {
+            Self::Full => full,
+            Self::Quick => quick,
+        }
+    }
+}
+
+/// The command `bench`.
+pub(crate) fn bench(part: Part, effort: Effort, json: Option<&Path>) -> Result<()> {
+    ensure(&[Purpose::Build, Purpose::Bench])?;
+    if !is_root() {
+        bail!("the bench loads probes, which takes root: `sudo -E cargo xtask bench`");
+    }
+    let bench = Bench { agent: build::build(Profile::Release)?, effort };
+    load::allow_many_connections()?;
+    let conditions = Conditions::now()?;
+    println!("{conditions}");
+
+    let mut report = Report::default();
+    type Measure = fn(&Bench, &mut Report) -> Result<()>;
+    let parts: [(Part, Measure); 5] = [
+        (Part::Overhead, overhead::measure),
+        (Part::Agent, footprint::measure),
+        (Part::Instructions, instructions::measure),
+        (Part::Scale, scale::measure),
+        (Part::Startup, startup::measure),
+    ];
+    for (name, measure) in parts {
+        if part == name || part == Part::All {
+            measure(&bench, &mut report)?;
+        }
+    }
+    println!("\n{report}\nload at the end: {}", conditions::load()?);
+    if let Some(file) = json {
+        let text = serde_json::to_string_pretty(&report.json(&conditions)).context("write the figures as JSON")?;
+        fs::write(file, text + "\n").with_context(|| format!("write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// What every part needs to know.
+struct Bench {
+    /// The released agent.
+    agent: PathBuf,
+    effort: Effort,
+}
+
+/// Measures `subject` without and with the agent, by turns in this order and in the other: what drifts in one direction
+/// evens out.
+fn pair<S, T>(
+    round: usize,
+    subject: &mut S,
+    without: impl FnOnce(&mut S) -> Result<T>,
+    with: impl FnOnce(&mut S) -> Result<T>,
+) -> Result<(T, T)> {
+    if round.is_multiple_of(2) {
+        let off = without(subject)?;
+        Ok((off, with(subject)?))
+    } else {
+        let on = with(subject)?;
+        Ok((without(subject)?, on))
+    }
+}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! A collector that answers and counts: OTLP over HTTP/1.1 with protobuf bodies.
+//!
+//! In: requests of an exporter. Out: an empty answer to each, and how many spans and bytes have come. It decodes no
+//! more than the lengths that lead to the spans, and keeps nothing.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+
+/// A collector on a port of its own, for as long as this process lives.
+pub(super) struct Sink {
+    address: SocketAddr,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    spans: AtomicU64,
+    bytes: AtomicU64,
+    first: OnceLock<Instant>,
+}
+
+impl Sink {
+    /// Listens on loopback.
+    pub(super) fn open() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").context("open a collector")?;
+        let address = listener.local_addr().context("open a collector")?;
+        let counts = Arc::<Counts>::default();
+        let theirs = Arc::clone(&counts);
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let counts = Arc::clone(&theirs);
+                // An exporter that goes away ends its connection, and with it the thread.
+                thread::spawn(move || serve(&stream, &counts));
+            }
+        });
+        Ok(Self { address, counts })
+    }
+
+    /// What exporters are told.
+    pub(super) fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Spans so far.
+    pub(super) fn spans(&self) -> u64 {
+        self.counts.spans.load(Relaxed)
+    }
+
+    /// Bytes of bodies so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.counts.bytes.load(Relaxed)
+    }
+
+    /// When the first span came.
+    pub(super) fn first(&self) -> Option<Instant> {
+        self.counts.first.get().copied()
+    }
+}
+
+/// Answers until the connection ends; None is its end.
+fn serve(stream: &TcpStream, counts: &Counts) -> Option<()> {
+    let (mut reader, mut writer) = (BufReader::new(stream), stream);
+    let mut body = Vec::new();
+    loop {
+        let length = body_length(&mut reader)?;
+        body.resize(length, 0);
+        reader.read_exact(&mut body).ok()?;
+        let spans = spans(&body);
+        counts.bytes.fetch_add(length as u64, Relaxed);
+        counts.spans.fetch_add(spans, Relaxed);
+        if spans > 0 {
+            counts.first.get_or_init(Instant::now);
+        }
+        writer
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n")
+            .ok()?;
+    }
+}
+
+/// Reads a request's head; its `Content-Length`.
+fn body_length(reader: &mut impl BufRead) -> Option<usize> {
+    let mut length = None;
+    loop {
+        let mut line = String::new();
+        if reader.take(LONGEST_LINE).read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        match line.trim_end().split_once(':') {
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                length = value.trim().parse().ok().filter(|length| *length <= LARGEST_BODY);
+            }
+            None if line.trim_end().is_empty() => return length,
+            _ => {}
+        }
+    }
+}
+
+/// Spans in an `ExportTraceServiceRequest`: `resource_spans` (1), `scope_spans` (2), `spans` (2).
+fn spans(request: &[u8]) -> u64 {
+    let resources = fields(request, 1);
+    let scopes = resources.flat_map(|resource| fields(resource, 2));
+    scopes.map(|scope| fields(scope, 2).count() as u64).sum()
+}
+
+/// The length-delimited fields with this number; a malformed message ends early.
+fn fields(mut message: &[u8], wanted: u64) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        loop {
+            let tag = varint(&mut message)?;
+            let skipped = match tag & 7 {
+                0 => varint(&mut message).map(|_| 0)?,
+                1 => 8,
+                2 => usize::try_from(varint(&mut message)?).ok()?,
+                5 => 4,
+                _ => return None,
+            };
+            let (field, rest) = message.split_at_checked(skipped)?;
+            message = rest;
+            if tag >> 3 == wanted && tag & 7 == 2 {
+                return Some(field);
+            }
+        }
+    })
+}
+
+fn varint(message: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = message.split_first()?;
+        *message = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// Exporters send batches below 3.5 MiB.
+const LARGEST_BODY: usize = 4 << 20;
+
+/// A line of a head.
+const LONGEST_LINE: u64 = 8 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A field of a message, by number.
+    fn field(number: u8, content: &[u8]) -> Vec<u8> {
+        [&[number << 3 | 2, u8::try_from(content.len()).expect("a short field")], content].concat()
+    }
+
+    #[test]
+    fn spans_are_counted_across_scopes_and_resources() {
+        let span = field(2, b"a span");
+        let scope = field(2, &[field(1, b"a name"), span.clone(), span].concat());
+        let resource = field(1, &[field(1, b"attributes"), scope.clone(), scope].concat());
+        assert_eq!(spans(&[resource.clone(), resource].concat()), 8);
+    }
+
+    #[test]
+    fn a_malformed_request_has_the_spans_before_the_fault() {
+        let whole = field(1, &field(2, &field(2, b"a span")));
+        assert_eq!(spans(&whole), 1);
+        assert_eq!(spans(&whole[..whole.len() - 1]), 0);
+        assert_eq!(spans(&[0xff; 11]), 0);
+    }
+
+    #[test]
+    fn what_an_exporter_sends_is_answered_and_counted() {
+        let sink = Sink::open().expect("loopback is there");
+        let mut stream = TcpStream::connect(sink.address).expect("it listens");
+        let body = field(1, &field(2, &field(2, b"a span")));
+        let head = format!("POST /v1/traces HTTP/1.1\r\nHost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all(&[head.as_bytes(), &body].concat()).expect("it reads");
+        let mut answer = [0; 15];
+        stream.read_exact(&mut answer).expect("it answers");
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        assert_eq!((sink.spans(), sink.bytes()), (1, body.len() as u64));
+        assert!(sink.first().is_some());
+    }
+}
