@@ -367,18 +367,24 @@ impl Watched {
 
     /// What is known of a process, dead or alive, over at most `forks` generations.
     fn facts(&mut self, pid: u32, forks: u32) -> Option<ProcessFacts> {
-        if let Some(facts) = self.reader.facts(pid) {
-            return Some(facts);
+        let read = self.reader.facts(pid);
+        // On its way out a process has a number and a name, and no program any more.
+        if read.as_ref().is_some_and(|facts| !facts.executable.is_empty()) {
+            return read;
         }
-        match self.born.get(&pid)? {
-            Birth::Executed(facts) => Some(facts.clone()),
-            Birth::Forked { .. } if forks == 0 => None,
+        let born = match self.born.get(&pid) {
+            Some(Birth::Executed(facts)) => Some(match &read {
+                Some(read) => ProcessFacts { executable: facts.executable.clone(), ..read.clone() },
+                None => facts.clone(),
+            }),
             // It ran its parent's program, in its parent's environment.
-            Birth::Forked { id, parent } => {
+            Some(Birth::Forked { id, parent }) if forks > 0 => {
                 let (id, parent) = (*id, *parent);
                 self.facts(parent, forks - 1).map(|facts| ProcessFacts { id, parent, ..facts })
             }
-        }
+            Some(Birth::Forked { .. }) | None => None,
+        };
+        born.or(read)
     }
 
     /// Remembers where a process came from.
@@ -413,7 +419,7 @@ impl Watched {
     fn process(&mut self, process: &Process<'_>) {
         let (pid, chooses) = (process.pid, self.judge.selects_processes());
         let known = || {
-            let id = ProcessId { pid, started: 0 };
+            let id = ProcessId::started_at(pid, process.started);
             let text = String::from_utf8_lossy;
             targets::fallback(id, process.parent, &text(process.command), &text(process.path))
         };
@@ -499,5 +505,24 @@ mod tests {
         assert_eq!(facts, ProcessFacts { id, parent: gone, ..here });
         assert_eq!(watched.facts(child, 0), None, "the generations are bounded");
         assert_eq!(watched.facts(u32::MAX - 2, MOST_FORKS), None);
+    }
+
+    #[test]
+    fn a_process_on_its_way_out_is_known_as_the_program_it_executed() {
+        let mut watched = Watched::new(Judge::new(&Selection::default()).expect("nothing to choose"));
+        let mut child = std::process::Command::new("true").stdout(std::process::Stdio::piped()).spawn().expect("it runs");
+        // It closes its output when it ends, and nobody has waited for it: a number and a name are left.
+        let mut output = child.stdout.take().expect("it is piped");
+        io::copy(&mut output, &mut io::sink()).expect("nothing to read");
+        let pid = child.id();
+        while !watched.reader.facts(pid).expect("nobody waited for it").executable.is_empty() {
+            thread::yield_now();
+        }
+        let id = ProcessId { pid, started: 0 };
+        watched.remember(pid, Birth::Executed(targets::fallback(id, 1, "true", "/usr/bin/true")));
+        let facts = watched.facts(pid, MOST_FORKS).expect("it was seen");
+        assert_eq!((&*facts.executable, &*facts.command), ("/usr/bin/true", "true"));
+        assert_eq!(facts.parent, std::process::id(), "what can be read still is");
+        assert!(child.wait().expect("it ended").success());
     }
 }
