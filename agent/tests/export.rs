@@ -36,7 +36,7 @@ use spantap::{
     },
     process::ProcessId,
     time::{Task, Timestamp, WallOffset},
-    trace::{LinkMethod, ParentSpan, Span, SpanKind, SpanLink},
+    trace::{Begun, LinkMethod, ParentSpan, Span, SpanKind, SpanLink},
 };
 use spantap_common::loss::Reason;
 use tokio::{net::TcpListener, runtime::Handle, time::timeout};
@@ -722,6 +722,7 @@ fn span_of_size(service: &Arc<Resource>, n: u64, bytes: usize) -> ServiceSpan {
         trace: TraceId([1; 16]),
         id: SpanId((n + 1).to_be_bytes()),
         parent: None,
+        begun: Begun::Elsewhere,
         flags: TraceFlags(0x03),
         state: None,
         kind: SpanKind::Server,

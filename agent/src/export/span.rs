@@ -119,7 +119,7 @@ mod tests {
     use crate::{
         context::{SpanId, TraceFlags, TraceId},
         time::{Task, Timestamp},
-        trace::LinkMethod,
+        trace::{Begun, LinkMethod},
     };
 
     proptest! {
@@ -259,6 +259,7 @@ mod tests {
             trace: TraceId([1; 16]),
             id: SpanId([2; 8]),
             parent: None,
+            begun: Begun::Elsewhere,
             flags: TraceFlags(3),
             state: None,
             kind: SpanKind::Server,
