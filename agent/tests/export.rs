@@ -545,6 +545,7 @@ fn golden_spans() -> Vec<ServiceSpan> {
         span: Span {
             trace: TraceId(0x4bf92f3577b34da6a3ce929d0e0e4736_u128.to_be_bytes()),
             id: SpanId(id),
+            begun: Begun::Elsewhere,
             parent,
             flags: TraceFlags(0x03),
             state: Some(GOLDEN_STATE.into()),
