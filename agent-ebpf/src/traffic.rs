@@ -19,7 +19,8 @@ use crate::{
     kernel::{Positions, Registers, Sock},
     loss,
     payload::{self, Moved},
-    socket::{self, CAPTURED, IGNORED, PROBING, State, UNKNOWN},
+    socket,
+    state::{CAPTURED, IGNORED, PROBING, State, UNKNOWN},
     verifier,
 };
 
