@@ -36,7 +36,7 @@ use spantap::{
     },
     process::ProcessId,
     time::{Task, Timestamp, WallOffset},
-    trace::{LinkMethod, ParentSpan, Span, SpanKind, SpanLink},
+    trace::{Begun, LinkMethod, ParentSpan, Span, SpanKind, SpanLink},
 };
 use spantap_common::loss::Reason;
 use tokio::{net::TcpListener, runtime::Handle, time::timeout};
@@ -565,6 +565,7 @@ fn golden_spans() -> Vec<ServiceSpan> {
         span: Span {
             trace: TraceId(0x4bf92f3577b34da6a3ce929d0e0e4736_u128.to_be_bytes()),
             id: SpanId(id),
+            begun: Begun::Elsewhere,
             parent,
             flags: TraceFlags(0x03),
             state: Some(GOLDEN_STATE.into()),
@@ -742,6 +743,7 @@ fn span_of_size(service: &Arc<Resource>, n: u64, bytes: usize) -> ServiceSpan {
         trace: TraceId([1; 16]),
         id: SpanId((n + 1).to_be_bytes()),
         parent: None,
+        begun: Begun::Elsewhere,
         flags: TraceFlags(0x03),
         state: None,
         kind: SpanKind::Server,

@@ -177,7 +177,7 @@ mod tests {
         context::{SpanId, TraceFlags, TraceId},
         process::ProcessId,
         time::{Task, Timestamp},
-        trace::{Span, SpanKind},
+        trace::{Begun, Span, SpanKind},
     };
 
     proptest! {
@@ -255,6 +255,7 @@ mod tests {
             trace: TraceId([1; 16]),
             id: SpanId([2; 8]),
             parent: None,
+            begun: Begun::Elsewhere,
             flags: TraceFlags(3),
             state: None,
             kind: SpanKind::Server,

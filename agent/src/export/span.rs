@@ -149,7 +149,7 @@ mod tests {
     use crate::{
         context::{SpanId, TraceFlags, TraceId},
         time::{Task, Timestamp},
-        trace::LinkMethod,
+        trace::{Begun, LinkMethod},
     };
 
     proptest! {
@@ -305,6 +305,7 @@ mod tests {
             trace: TraceId([1; 16]),
             id: SpanId([2; 8]),
             parent: None,
+            begun: Begun::Elsewhere,
             flags: TraceFlags(3),
             state: None,
             kind: SpanKind::Server,
