@@ -27,7 +27,7 @@ use spantap::{
     export::{ExportStats, Exporter, Limits},
     process::ProcessId,
     time::{Task, Timestamp, WallOffset},
-    trace::{Span, SpanKind},
+    trace::{Begun, Span, SpanKind},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -217,6 +217,7 @@ fn span() -> ServiceSpan {
         kind: SpanKind::Server,
         name: "GET".into(),
         protocol: "http",
+        begun: Begun::Elsewhere,
         start: Timestamp(1),
         answered: None,
         end: Timestamp(2),
