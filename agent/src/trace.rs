@@ -29,6 +29,8 @@ pub struct Span {
     pub id: SpanId,
     /// The span that caused it; none makes it a root.
     pub parent: Option<ParentSpan>,
+    /// Whether the agent gave the trace its id, or a header did.
+    pub begun: Begun,
     /// W3C flags of the trace.
     pub flags: TraceFlags,
     /// `tracestate` as received, verbatim.
@@ -64,6 +66,16 @@ pub struct ParentSpan {
     pub remote: bool,
     /// The evidence.
     pub method: LinkMethod,
+}
+
+/// Where a trace's id, flags and state come from: who has decided about its sampling.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Begun {
+    /// The agent made them: nobody has decided.
+    #[default]
+    Here,
+    /// From a header, whoever wrote it: the flags carry that one's decision.
+    Elsewhere,
 }
 
 /// The evidence for a parent: the value of `spantap.link.method`.

@@ -25,7 +25,7 @@ use foldhash::fast::FixedState;
 use spantap_common::{endpoint::Endpoint, loss::Reason};
 
 use super::{
-    LinkMethod, ParentSpan, Span, SpanKind,
+    Begun, LinkMethod, ParentSpan, Span, SpanKind,
     ids::Ids,
     parenting::{Serving, Verdict},
 };
@@ -103,6 +103,7 @@ struct Node {
 #[derive(Clone, Debug)]
 struct Trace {
     id: TraceId,
+    begun: Begun,
     flags: TraceFlags,
     state: Option<Arc<str>>,
 }
@@ -326,7 +327,12 @@ impl Tracer {
 
     fn begin_trace(&mut self, node: &mut Node) {
         node.parent = Parent::Is(None);
-        node.trace.get_or_insert_with(|| Trace { id: self.ids.trace(), flags: Ids::ROOT_FLAGS, state: None });
+        node.trace.get_or_insert_with(|| Trace {
+            id: self.ids.trace(),
+            begun: Begun::Here,
+            flags: Ids::ROOT_FLAGS,
+            state: None,
+        });
     }
 
     // --- Deciding ---
@@ -415,7 +421,8 @@ impl Tracer {
                     None => {
                         vitals.links.root += 1;
                         node.parent = Parent::Is(None);
-                        let trace = Trace { id: self.ids.trace(), flags: Ids::ROOT_FLAGS, state: None };
+                        let trace =
+                            Trace { id: self.ids.trace(), begun: Begun::Here, flags: Ids::ROOT_FLAGS, state: None };
                         node.trace = Some(trace.clone());
                         self.pass_on(id, &trace, vitals, out);
                     }
@@ -497,6 +504,7 @@ impl Tracer {
             trace: trace.id,
             id: node.span,
             parent,
+            begun: trace.begun,
             flags: trace.flags,
             state: trace.state.clone(),
             kind: node.kind,
@@ -522,7 +530,7 @@ impl Tracer {
 
 impl From<&TraceContext> for Trace {
     fn from(context: &TraceContext) -> Self {
-        Self { id: context.trace, flags: context.flags, state: context.state.clone() }
+        Self { id: context.trace, begun: Begun::Elsewhere, flags: context.flags, state: context.state.clone() }
     }
 }
 
