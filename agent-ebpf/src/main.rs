@@ -21,6 +21,7 @@ mod payload;
 mod runtime;
 mod slot;
 mod socket;
+mod state;
 mod task;
 mod traffic;
 mod verifier;
