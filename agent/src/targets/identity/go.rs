@@ -17,8 +17,8 @@ use crate::{clock, targets::elf};
 pub(super) struct Counter {
     address: u64,
     value: u64,
-    /// It has grown between two looks.
-    grown: bool,
+    /// Between how many looks it has grown.
+    grown: u32,
     /// A time was seen behind it.
     timed: bool,
 }
@@ -60,8 +60,8 @@ fn layout(minor: u32) -> Option<Go> {
 /// The address of `runtime.sched.goidgen`, once later looks have shown that only one candidate is left.
 ///
 /// `schedt` begins with `goidgen`, `lastpoll` and `pollUntil`: the number of ids given out, and two that are 0 or a time on
-/// the clock of `nanotime`, CLOCK_MONOTONIC. Of the one that is looked for, both have been seen: that it grows, since a server
-/// that is asked starts goroutines, and a time behind it.
+/// the clock of `nanotime`, CLOCK_MONOTONIC. A server that is asked starts goroutines, and processors take ids by sixteen; the
+/// times are often 0, so that seeing one only decides between several that are left.
 fn generated(memory: &Memory, executable: &str, earlier: &mut Vec<Counter>) -> Option<u64> {
     let now = clock::now().0;
     if earlier.is_empty() {
@@ -72,9 +72,11 @@ fn generated(memory: &Memory, executable: &str, earlier: &mut Vec<Counter>) -> O
         return None;
     }
     earlier.retain_mut(|counter| counter.is_still(&memory.words(counter.address, 3), now));
-    let mut proven = earlier.iter().filter(|counter| counter.grown && counter.timed);
-    match (proven.next(), proven.next()) {
-        (Some(only), None) => Some(only.address),
+    let proven: Vec<_> = earlier.iter().filter(|counter| counter.grown >= PROOFS).collect();
+    let timed: Vec<_> = proven.iter().filter(|counter| counter.timed).collect();
+    match (&proven[..], &timed[..]) {
+        ([only], _) => Some(only.address),
+        (_, [only]) => Some(only.address),
         _ => None,
     }
 }
@@ -84,15 +86,19 @@ impl Counter {
         let [value, polled, until] = *words else { return None };
         let is_time = |time: u64| time == 0 || now.abs_diff(time) < HOUR_NS;
         let counts = value > 0 && value < MOST_GOROUTINES && is_time(polled) && is_time(until);
-        counts.then_some(Self { address, value, grown: false, timed: polled != 0 })
+        counts.then_some(Self { address, value, grown: 0, timed: polled != 0 })
     }
 
     /// Whether what is there now may be the same counter, a little later.
     fn is_still(&mut self, words: &[u64], now: u64) -> bool {
-        let Some(later) = Self::new(self.address, words, now).filter(|later| later.value >= self.value) else {
-            return false;
+        let Some(later) = Self::new(self.address, words, now) else { return false };
+        let grown = match later.value.checked_sub(self.value) {
+            None => return false,
+            Some(0) => 0,
+            Some(more) if more % BATCH == 0 && more < MOST_BETWEEN_LOOKS => 1,
+            Some(_) => return false,
         };
-        *self = Self { grown: self.grown || later.value > self.value, timed: self.timed || later.timed, ..later };
+        *self = Self { grown: self.grown + grown, timed: self.timed || later.timed, ..later };
         true
     }
 }
@@ -125,6 +131,15 @@ const MOST_DATA: u64 = 4 << 20;
 /// Numbers between zeros are common; the first MiB of data had some thousands.
 const MOST_CANDIDATES: usize = 64 << 10;
 
+/// `_GoidCacheBatch`.
+const BATCH: u64 = 16;
+
+/// Looks between which the counter has to grow as ids do: bytes and other things are counted too.
+const PROOFS: u32 = 3;
+
+/// A hundred thousand a second, between looks that are 13 s apart.
+const MOST_BETWEEN_LOOKS: u64 = 16 * 100_000;
+
 /// A thousand a second for 34 years.
 const MOST_GOROUTINES: u64 = 1 << 40;
 
@@ -154,10 +169,10 @@ mod tests {
         }
         let mut counter = Counter::new(8, &[305, 0, 0], now).expect("it may be");
         assert!(counter.is_still(&[305, 0, now + 5], now), "nothing happened");
-        assert!(!counter.grown && !counter.timed);
-        assert!(counter.is_still(&[321, now - 5, 0], now));
-        assert!(counter.is_still(&[321, 0, 0], now));
-        assert!(counter.grown && counter.timed, "it was seen to do both");
-        assert!(!counter.is_still(&[320, 0, 0], now), "ids are not taken back");
+        assert_eq!((counter.grown, counter.timed), (0, false));
+        assert!(counter.is_still(&[337, now - 5, 0], now));
+        assert_eq!((counter.grown, counter.timed), (1, true));
+        assert!(!counter.is_still(&[338, 0, 0], now), "processors take sixteen ids at once");
+        assert!(!counter.is_still(&[321, 0, 0], now), "ids are not taken back");
     }
 }
