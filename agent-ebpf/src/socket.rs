@@ -48,6 +48,10 @@ pub(crate) struct State {
     pub(crate) budget: u32,
     /// The socket's cookie.
     pub(crate) cookie: u64,
+    /// When the process called connect(2); 0 where it did not.
+    pub(crate) connected_at: u64,
+    /// Who did: `pid_tgid`.
+    pub(crate) connected_by: u64,
     /// Calls that showed no request, on a socket older than the agent.
     pub(crate) misses: u32,
     /// Valid bytes of `prefix`.
@@ -154,6 +158,8 @@ pub(crate) fn announce(sock: Sock, state: &mut State, before: Positions) -> Opti
     let introduction = SocketRecord {
         header: task::header(Kind::Socket, state.cookie, size_of::<SocketRecord>() as u32),
         cgroup: task::cgroup(),
+        connected_at: state.connected_at,
+        connected_by: state.connected_by,
         local: ends.local,
         peer: ends.peer,
         netns: sock.netns(),
@@ -305,7 +311,10 @@ fn born(sock: Sock, origin: Origin) -> Option<()> {
     state.fin_sent = 0;
     // Only the caller of connect(2) is known here; whoever accepts is not running yet.
     let connects = matches!(origin, Origin::Connected);
-    let process = task::tgid(bpf_get_current_pid_tgid());
+    let caller = bpf_get_current_pid_tgid();
+    state.connected_at = if connects { task::now() } else { 0 };
+    state.connected_by = if connects { caller } else { 0 };
+    let process = task::tgid(caller);
     state.own = u8::from(connects && process != 0 && process == globals::AGENT_TGID.load());
     Some(())
 }
