@@ -301,7 +301,8 @@ mod tests {
         assert!(matches!(Replayer::new(&b"#!/bin/sh\nexit 0\n"[..]), Err(ReplayError::NotARecording)));
         let mut newer = recording();
         newer[8] = 99;
-        assert!(matches!(Replayer::new(&newer[..]), Err(ReplayError::OtherVersion(99, ABI_VERSION))));
+        let refused = Replayer::new(&newer[..]);
+        assert!(matches!(refused, Err(ReplayError::OtherVersion(99, abi)) if abi == u32::from(ABI_VERSION)));
     }
 
     #[test]
