@@ -39,10 +39,11 @@ use crate::{
     enrich::ServiceSpan,
     event::{self, Event, Process},
     export::local,
-    kernel::{Controls, Probes, Settings, State, Unsupported, ring},
+    kernel::{Controls, Pace, Probes, Settings, State, Unsupported, ring},
     memory,
     outputs::Outputs,
     pipeline::{Input, Pipeline, Watch},
+    priority,
     process::{ProcessFacts, ProcessId},
     targets::{
         self, Reader,
@@ -93,6 +94,8 @@ impl RunError {
 /// Traces until a signal or the configured duration ends it.
 pub fn run(config: &Config) -> Result<(), RunError> {
     let started = Instant::now();
+    // Before there are other threads: they inherit it.
+    priority::yield_to_others();
     let runtime = runtime()?;
     let config = &with_local_collector(config, &runtime);
     let stop = Stop::on_signals(&runtime)?;
@@ -118,6 +121,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let deadline = config.duration.map(|duration| Instant::now() + duration);
     let mut grace_ends = None;
     let mut losses_read = Timestamp::default();
+    let pace = Pace::new(config.bounds.ring_bytes);
+    let mut looked = Instant::now();
     loop {
         // Asked before the ring is read: whatever was requested until then is in it.
         let asked = stop.asked() || deadline.is_some_and(|deadline| Instant::now() >= deadline);
@@ -144,7 +149,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
             grace_ends = Some(Instant::now() + GRACE);
         }
         // A backlog holds requests that were made before the agent was asked to end.
-        let caught_up = drained < ring::BATCH;
+        let caught_up = drained.records < ring::BATCH;
         if asked && caught_up {
             inlet.pipeline.stop_opening();
         }
@@ -152,8 +157,10 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         if grace_ends.is_some_and(|end| is_done() || Instant::now() >= end || stop.insisted()) {
             break;
         }
-        // A busy ring is looked at again sooner.
-        thread::sleep(if drained > 0 { TICK } else { IDLE_TICK });
+        // The ring was as empty as it ever is when the look before this one was over.
+        let rest = pace.rest(drained.bytes, looked.elapsed());
+        looked = Instant::now();
+        thread::sleep(rest);
     }
     // Responses that were written while the loop slept.
     probes.detach();
@@ -180,15 +187,24 @@ fn with_local_collector(config: &Config, runtime: &Runtime) -> Config {
     config
 }
 
-/// Takes the records there are into the pipeline; returns how many.
-fn drain(probes: &mut Probes, watched: &mut Watched, inlet: &mut Inlet) -> usize {
+/// What was in the ring when it was looked at.
+struct Drained {
+    records: usize,
+    bytes: u64,
+}
+
+/// Takes the records there are into the pipeline.
+fn drain(probes: &mut Probes, watched: &mut Watched, inlet: &mut Inlet) -> Drained {
     let wall = clock::wall_offset();
-    probes.drain(|record| {
+    let mut bytes = 0;
+    let records = probes.drain(|record| {
+        bytes += record.len() as u64;
         if let Some((facts, watch)) = watched.met(record, &inlet.pipeline) {
             inlet.feed(Input::Facts(&facts, watch), wall);
         }
         inlet.feed(Input::Record(record), wall);
-    })
+    });
+    Drained { records, bytes }
 }
 
 /// Records lost so far: by the probes, and by the decoder.
@@ -544,12 +560,6 @@ fn settings(verdict: Verdict) -> ProcessSettings {
 
 /// How long requests under way may take to end once the agent was asked to.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// Between two looks at a ring that had records: at 40,000 records of 300 B a second it is filled to 60 KiB of 16 MiB.
-const TICK: Duration = Duration::from_millis(5);
-
-/// Between two looks at a ring that was empty.
-const IDLE_TICK: Duration = Duration::from_millis(10);
 
 /// Between two looks at the probes' counters, each of them a system call: soon enough for a warning.
 const READ_LOSSES: Duration = Duration::from_secs(1);
