@@ -81,7 +81,8 @@ proptest! {
         exchanges in 1..4_usize,
         silence in select(vec![300_u64, 3_600_000]),
     ) {
-        let limits = Limits { connections, exchanges, silence: std::time::Duration::from_millis(silence) };
+        let silence = std::time::Duration::from_millis(silence);
+        let limits = Limits { connections, exchanges, silence, unix_silence: silence / 2 };
         let heard = play(&talks, &losses, Pace::Turns, limits);
         for span in &heard.spans {
             if let Some(status) = &span.status {
@@ -368,6 +369,7 @@ impl Stage {
                 origin: Origin::Connected,
                 requests: wire.requests,
                 protocol: Guess::Http1,
+                unix: None,
             };
             // The probes announce a socket until it has got through.
             self.pipeline.feed(Input::Record(&wire::socket(&introduction)), &mut self.spans);

@@ -232,6 +232,7 @@ impl Stage {
                 origin,
                 requests: direction,
                 protocol: Guess::Http1,
+                unix: None,
             };
             self.feed(&Input::Record(&wire::socket(&introduction)));
         }
