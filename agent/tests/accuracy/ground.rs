@@ -83,7 +83,7 @@ impl Ground {
 
     /// The same for everything that this process and its descendants talk over: unix sockets have no port.
     pub(crate) fn watch_family(&mut self) -> Result<(), String> {
-        self.agent = Some(Agent::start_on_family(self.ports[0])?);
+        self.agent = Some(Agent::start_with(&["--pid".to_owned(), id().to_string()], self.ports[0])?);
         Ok(())
     }
 

@@ -61,13 +61,8 @@ impl Agent {
         Self::start_with(&selection, ports.first().copied().unwrap_or_default())
     }
 
-    /// The same for this process and its descendants, whatever they talk over. `port` is where the agent is shown a
-    /// request.
-    pub(crate) fn start_on_family(port: u16) -> Result<Self, String> {
-        Self::start_with(&["--pid".to_owned(), std::process::id().to_string()], port)
-    }
-
-    fn start_with(selection: &[String], sight: u16) -> Result<Self, String> {
+    /// The same with a selection of its own. `sight` is the port where the agent is shown a request.
+    pub(crate) fn start_with(selection: &[String], sight: u16) -> Result<Self, String> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_spantap"));
         command.args(["run", "--print", "json"]).args(selection);
         // A collector in the environment would take the spans.
