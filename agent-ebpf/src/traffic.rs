@@ -16,12 +16,12 @@ use spantap_common::{
 use crate::{
     batch,
     call::{Buffers, NoSegment},
-    kernel::{Positions, Registers, Sock},
+    kernel::{Positions, Registers, Sock, Stream},
     loss,
     payload::{self, Moved},
     runtime, socket,
     state::{CAPTURED, IGNORED, PROBING, State, UNKNOWN},
-    verifier,
+    unix, verifier,
 };
 
 /// A call on a socket that has just ended.
@@ -44,16 +44,18 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     let Ended { direction, sock, returned, flags } = call;
     if returned < 0 {
         batch::ended(registers());
+        return unix::failed(sock, returned);
+    }
+    if flags & passed_over(direction) != 0 {
         return None;
     }
-    if flags & passed_over(direction) != 0 || !sock.is_tcp() {
-        return None;
-    }
+    let stream = sock.stream()?;
     if returned == 0 {
         batch::moved_nothing(registers(), direction);
-        return match direction {
-            Direction::Read => socket::read_nothing(sock),
-            Direction::Write => None,
+        return match (direction, stream) {
+            (Direction::Read, Stream::Tcp) => socket::read_nothing(sock),
+            (Direction::Read, Stream::Unix) => unix::read_nothing(sock),
+            (Direction::Write, _) => None,
         };
     }
     let state = socket::find(sock).or_else(|| socket::find_or_make(sock))?;
@@ -62,14 +64,17 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     }
     if state.verdict == UNKNOWN {
         state.cookie = sock.cookie();
-        state.verdict = socket::judge(sock);
+        state.verdict = socket::judge(sock, stream);
         if state.verdict == IGNORED {
             return None;
         }
     }
 
     let length = returned as u32;
-    let reached = sock.positions(state.fin_sent != 0)?;
+    let reached = match stream {
+        Stream::Tcp => sock.positions(state.fin_sent != 0)?,
+        Stream::Unix => unix::moved(sock, state, direction, length)?,
+    };
     // `recv(…, MSG_TRUNC)` discards what it counts: the buffer holds nothing of it.
     let buffers = if flags & MSG_TRUNC != 0 { None } else { Buffers::of(registers(), direction, length) };
     let buffers = Buffers::or_none(buffers);
@@ -81,7 +86,10 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
         Direction::Write => Positions { write: reached.write.wrapping_sub(length), ..reached },
     };
     if state.announced == 0 {
-        socket::announce(sock, state, before)?;
+        match stream {
+            Stream::Tcp => socket::announce(sock, state, before)?,
+            Stream::Unix => unix::announce(sock, state, before)?,
+        }
     }
     if state.last_direction != direction.to_wire() && socket::unwanted(state, reached).is_some() {
         return None;

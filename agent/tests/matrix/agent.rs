@@ -57,11 +57,14 @@ impl Agent {
     /// The same for connections to `ports` alone, or to all when there are none. The first of them is where the agent is
     /// shown a request; nobody may listen there.
     pub(crate) fn start_on(ports: &[u16]) -> Result<Self, String> {
+        let selection: Vec<_> = ports.iter().flat_map(|port| ["--port".to_owned(), port.to_string()]).collect();
+        Self::start_with(&selection, ports.first().copied().unwrap_or_default())
+    }
+
+    /// The same with a selection of its own. `sight` is the port where the agent is shown a request.
+    pub(crate) fn start_with(selection: &[String], sight: u16) -> Result<Self, String> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_spantap"));
-        command.args(["run", "--print", "json"]);
-        for port in ports {
-            command.args(["--port", &port.to_string()]);
-        }
+        command.args(["run", "--print", "json"]).args(selection);
         // A collector in the environment would take the spans.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OTEL_")) {
             command.env_remove(name);
@@ -87,7 +90,7 @@ impl Agent {
             String::from_utf8_lossy(&text).into_owned()
         });
         let mut agent = Self { process, batches, complaints, spans: Vec::new() };
-        match agent.await_sight(ports.first().copied().unwrap_or_default()) {
+        match agent.await_sight(sight) {
             Ok(()) => Ok(agent),
             Err(why) => Err(format!("{why}\n{}", agent.abandon())),
         }
