@@ -510,7 +510,8 @@ mod tests {
     #[test]
     fn a_process_on_its_way_out_is_known_as_the_program_it_executed() {
         let mut watched = Watched::new(Judge::new(&Selection::default()).expect("nothing to choose"));
-        let mut child = std::process::Command::new("true").stdout(std::process::Stdio::piped()).spawn().expect("it runs");
+        let mut child =
+            std::process::Command::new("true").stdout(std::process::Stdio::piped()).spawn().expect("it runs");
         // It closes its output when it ends, and nobody has waited for it: a number and a name are left.
         let mut output = child.stdout.take().expect("it is piped");
         io::copy(&mut output, &mut io::sink()).expect("nothing to read");
