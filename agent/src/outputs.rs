@@ -18,14 +18,14 @@ use std::{
 
 use anyhow::Context as _;
 use spantap_common::loss::Reason;
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::JoinSet};
 use tracing::warn;
 
 use crate::{
-    config::{Bounds, Config, Print, PrintStyle},
+    config::{Config, Output, Print, PrintStyle},
     enrich::ServiceSpan,
     export::{
-        Exporter, Limits,
+        Exporter, Limits, SpanLimits,
         stdout::{JsonLines, Reader},
     },
     kernel::Tier,
@@ -43,7 +43,8 @@ use crate::{
 pub struct Outputs<'a> {
     config: &'a Config,
     runtime: &'a Runtime,
-    exporter: Option<Exporter>,
+    /// One for each destination, in their order.
+    exporters: Vec<Exporter>,
     printer: Option<Printer>,
     /// Says why nothing is seen, where somebody looks.
     silence: Option<Silence>,
@@ -55,12 +56,14 @@ pub struct Outputs<'a> {
 impl<'a> Outputs<'a> {
     /// Opens what `config` asks for.
     pub fn open(config: &'a Config, runtime: &'a Runtime) -> anyhow::Result<Self> {
-        let Bounds { queue_spans, .. } = config.bounds;
-        let limits = Limits { queue_spans, ..Limits::default() };
-        let exporter = config.output.otlp.as_ref();
-        let exporter = exporter.map(|otlp| Exporter::start_with(otlp, limits, runtime.handle())).transpose()?;
-        let printer = config.output.print.map(|print| Printer::start(print, queue_spans as u64)).transpose()?;
-        Ok(Self { config, runtime, exporter, printer, silence: None, shortfall: Shortfall::default(), unsampled: 0 })
+        let Output { destinations, limits, .. } = &config.output;
+        let queue_spans = config.bounds.queue_spans.unwrap_or(limits.queue_spans);
+        let limits = Limits { queue_spans, ..limits.clone() };
+        let start = |destination| Exporter::start_with(destination, limits.clone(), runtime.handle());
+        let exporters = destinations.iter().map(start).collect::<anyhow::Result<_>>()?;
+        let start = |print| Printer::start(print, &limits);
+        let printer = config.output.print.map(start).transpose()?;
+        Ok(Self { config, runtime, exporters, printer, silence: None, shortfall: Shortfall::default(), unsampled: 0 })
     }
 
     /// The probes are live: says so, and begins to listen for silence.
@@ -82,15 +85,23 @@ impl<'a> Outputs<'a> {
             say(&format!("{hint}\n"));
         }
         let spans = std::mem::take(spans);
-        match (&self.exporter, &mut self.printer) {
-            (Some(exporter), Some(printer)) => {
-                let exported = sampled(spans.clone(), &mut self.unsampled);
-                offer(exporter, exported, wall);
+        if self.exporters.is_empty() {
+            if let Some(printer) = &mut self.printer {
                 printer.take(spans, wall, now);
             }
-            (Some(exporter), None) => offer(exporter, sampled(spans, &mut self.unsampled), wall),
-            (None, Some(printer)) => printer.take(spans, wall, now),
-            (None, None) => {}
+            return;
+        }
+        if let Some(printer) = &mut self.printer {
+            printer.take(spans.clone(), wall, now);
+        }
+        let exported = sampled(spans, &mut self.unsampled);
+        if let [others @ .., last] = self.exporters.as_slice()
+            && !exported.is_empty()
+        {
+            for exporter in others {
+                exporter.offer(exported.clone(), wall);
+            }
+            last.offer(exported, wall);
         }
     }
 
@@ -103,7 +114,7 @@ impl<'a> Outputs<'a> {
 
     /// Whether printing is the only output and nobody reads it any more.
     pub fn is_abandoned(&self) -> bool {
-        self.exporter.is_none() && self.config.record.is_none() && self.printer.as_ref().is_some_and(Printer::is_gone)
+        self.exporters.is_empty() && self.config.record.is_none() && self.printer.as_ref().is_some_and(Printer::is_gone)
     }
 
     /// Flushes everything, adds what was lost here to `vitals`, and says how it went.
@@ -115,13 +126,18 @@ impl<'a> Outputs<'a> {
             vitals.lost.spans.add(Reason::ExportFailed, refused);
             delivered.printed = Some(shown);
         }
-        if let Some(exporter) = &self.exporter {
-            self.runtime.block_on(exporter.flush(Instant::now() + FLUSH));
+        // All at once: one that does not answer takes no time from the others.
+        let deadline = Instant::now() + FLUSH;
+        self.runtime.block_on(async {
+            let mut flushes: JoinSet<()> = self.exporters.iter().map(|exporter| exporter.flush(deadline)).collect();
+            while flushes.join_next().await.is_some() {}
+        });
+        for exporter in &self.exporters {
             let stats = exporter.stats();
             for (reason, spans) in stats.losses() {
                 vitals.lost.spans.add(reason, spans);
             }
-            delivered.exported = Some(stats.exported);
+            *delivered.exported.get_or_insert_default() += stats.exported;
         }
         vitals.unsampled = self.unsampled;
         if self.config.output.print.is_some_and(|print| print.style == PrintStyle::Json) {
@@ -142,12 +158,6 @@ fn sampled(mut spans: Vec<ServiceSpan>, unsampled: &mut u64) -> Vec<ServiceSpan>
     spans.retain(|span| sample::decide(&span.span) == Decision::Export);
     *unsampled += (before - spans.len()) as u64;
     spans
-}
-
-fn offer(exporter: &Exporter, spans: Vec<ServiceSpan>, wall: WallOffset) {
-    if !spans.is_empty() {
-        exporter.offer(spans, wall);
-    }
 }
 
 /// Prints on a thread of its own: a terminal may be slower than the traffic, and a pipe may stand still.
@@ -182,7 +192,8 @@ struct Batch {
 }
 
 impl Printer {
-    fn start(print: Print, most: u64) -> anyhow::Result<Self> {
+    fn start(print: Print, limits: &Limits) -> anyhow::Result<Self> {
+        let (most, within) = (limits.queue_spans as u64, limits.span);
         let (batches, inbox) = sync_channel::<Batch>(MOST_BATCHES);
         let (finished, done) = sync_channel(1);
         let shown = Arc::new(AtomicU64::new(0));
@@ -190,7 +201,7 @@ impl Printer {
         thread::Builder::new()
             .name("spantap-print".into())
             .spawn(move || {
-                let mut page = Page::new(print);
+                let mut page = Page::new(print, within);
                 while let Ok(Batch { spans, wall, now }) = inbox.recv() {
                     let count = spans.len() as u64;
                     if page.show(spans, wall, now).is_err() {
@@ -249,11 +260,11 @@ enum Page {
 }
 
 impl Page {
-    fn new(print: Print) -> Self {
+    fn new(print: Print, limits: SpanLimits) -> Self {
         let style = match print.style {
             PrintStyle::Tree => Style::Tree,
             PrintStyle::Text => Style::Text,
-            PrintStyle::Json => return Self::Json(JsonLines::new(io::stdout())),
+            PrintStyle::Json => return Self::Json(JsonLines::new(io::stdout()).within(limits)),
         };
         let width = if print.terminal { Width::Terminal } else { Width::Unlimited };
         Self::View(Box::new(Live::new(style, print.colour, width, io::stdout())))

@@ -33,7 +33,7 @@ mod tests {
     use crate::{
         context::{SpanId, TraceId},
         time::{Task, Timestamp},
-        trace::{LinkMethod, ParentSpan, SpanKind},
+        trace::{Begun, LinkMethod, ParentSpan, SpanKind},
     };
 
     #[test]
@@ -56,6 +56,7 @@ mod tests {
             trace: TraceId([1; 16]),
             id: SpanId([1; 8]),
             parent,
+            begun: Begun::Here,
             flags,
             state: None,
             kind: SpanKind::Server,

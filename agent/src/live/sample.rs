@@ -9,7 +9,7 @@ use crate::{
     enrich::{Resource, ServiceSpan},
     process::ProcessId,
     time::{Task, Timestamp, WallOffset},
-    trace::{LinkMethod, ParentSpan, Span, SpanKind},
+    trace::{Begun, LinkMethod, ParentSpan, Span, SpanKind},
 };
 
 /// 12:01:07 UTC of some day, for spans that start at 0.
@@ -61,6 +61,7 @@ impl Sample {
             trace: trace_id(trace),
             id: span_id(id),
             parent: None,
+            begun: Begun::Elsewhere,
             flags: TraceFlags::SAMPLED,
             state: None,
             kind,
