@@ -8,6 +8,7 @@
 mod arguments;
 pub mod environment;
 mod otlp;
+mod sampling;
 mod values;
 
 use std::{ffi::OsString, fmt, net::SocketAddr, path::PathBuf, time::Duration};
@@ -20,7 +21,7 @@ use self::{
     environment::{Environment, Variables},
     values::{closest, duration, glob, list, number, one_of},
 };
-use crate::{kernel::Tier, pipeline};
+use crate::{kernel::Tier, pipeline, sample};
 
 /// Everything `run` needs to know.
 #[derive(Clone, Debug)]
@@ -90,6 +91,8 @@ pub struct Output {
     pub otlp: Option<Otlp>,
     /// To standard output.
     pub print: Option<Print>,
+    /// Which of them are sent to a collector.
+    pub sampling: sample::Settings,
 }
 
 /// How finished traces are printed on standard output.
@@ -347,7 +350,7 @@ impl Desk<'_> {
         Command::Demo(Config {
             selection: Selection::default(),
             tier: self.tier(None),
-            output: Output { otlp: self.otlp(demo.otlp), print: Some(print) },
+            output: Output { otlp: self.otlp(demo.otlp), print: Some(print), ..Output::default() },
             duration: Some(self.duration(demo.duration).unwrap_or(DEMO_DURATION)),
             record: None,
             quiet: self.quiet(demo.quiet),
@@ -380,7 +383,7 @@ impl Desk<'_> {
         }
         // Asked even when nothing is printed, so that a wrong --color is never overlooked.
         let print = self.print(style.unwrap_or(PrintStyle::Text), given.color);
-        Output { otlp, print: style.map(|_| print) }
+        Output { otlp, print: style.map(|_| print), sampling: sampling::settings(&mut self.variables) }
     }
 
     fn usual_style(&self) -> PrintStyle {

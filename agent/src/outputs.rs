@@ -17,6 +17,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use rand::{TryRng as _, rngs::SysRng};
 use spantap_common::loss::Reason;
 use tokio::runtime::Runtime;
 use tracing::warn;
@@ -34,7 +35,7 @@ use crate::{
         screen::Width,
         view::{Live, Style},
     },
-    sample::{self, Decision},
+    sample::Sampler,
     time::{Timestamp, WallOffset},
     vitals::{Tally, Vitals},
 };
@@ -48,8 +49,10 @@ pub struct Outputs<'a> {
     /// Says why nothing is seen, where somebody looks.
     silence: Option<Silence>,
     shortfall: Shortfall,
-    /// Spans that were not exported because their trace is not sampled.
-    unsampled: u64,
+    /// Decides which spans are exported, and holds back those that it cannot decide about yet.
+    sampler: Sampler,
+    /// Of the last batch: what is held back leaves with it.
+    wall: WallOffset,
 }
 
 impl<'a> Outputs<'a> {
@@ -60,7 +63,18 @@ impl<'a> Outputs<'a> {
         let exporter = config.output.otlp.as_ref();
         let exporter = exporter.map(|otlp| Exporter::start_with(otlp, limits, runtime.handle())).transpose()?;
         let printer = config.output.print.map(|print| Printer::start(print, queue_spans as u64)).transpose()?;
-        Ok(Self { config, runtime, exporter, printer, silence: None, shortfall: Shortfall::default(), unsampled: 0 })
+        let seed = SysRng.try_next_u64().context("read randomness for the sampler's tables")?;
+        let sampler = Sampler::new(config.output.sampling.clone(), seed);
+        Ok(Self {
+            config,
+            runtime,
+            exporter,
+            printer,
+            silence: None,
+            shortfall: Shortfall::default(),
+            sampler,
+            wall: WallOffset::default(),
+        })
     }
 
     /// The probes are live: says so, and begins to listen for silence.
@@ -82,13 +96,14 @@ impl<'a> Outputs<'a> {
             say(&format!("{hint}\n"));
         }
         let spans = std::mem::take(spans);
+        self.wall = wall;
         match (&self.exporter, &mut self.printer) {
             (Some(exporter), Some(printer)) => {
-                let exported = sampled(spans.clone(), &mut self.unsampled);
+                let exported = sampled(&mut self.sampler, spans.clone(), now);
                 offer(exporter, exported, wall);
                 printer.take(spans, wall, now);
             }
-            (Some(exporter), None) => offer(exporter, sampled(spans, &mut self.unsampled), wall),
+            (Some(exporter), None) => offer(exporter, sampled(&mut self.sampler, spans, now), wall),
             (None, Some(printer)) => printer.take(spans, wall, now),
             (None, None) => {}
         }
@@ -107,7 +122,7 @@ impl<'a> Outputs<'a> {
     }
 
     /// Flushes everything, adds what was lost here to `vitals`, and says how it went.
-    pub fn finish(self, vitals: &mut Vitals) {
+    pub fn finish(mut self, vitals: &mut Vitals, now: Timestamp) {
         let mut delivered = Delivered::default();
         if let Some(printer) = self.printer {
             let Printed { shown, late, refused } = printer.finish();
@@ -116,6 +131,9 @@ impl<'a> Outputs<'a> {
             delivered.printed = Some(shown);
         }
         if let Some(exporter) = &self.exporter {
+            let mut held = Vec::new();
+            self.sampler.finish(now, &mut held);
+            offer(exporter, held, self.wall);
             self.runtime.block_on(exporter.flush(Instant::now() + FLUSH));
             let stats = exporter.stats();
             for (reason, spans) in stats.losses() {
@@ -123,7 +141,7 @@ impl<'a> Outputs<'a> {
             }
             delivered.exported = Some(stats.exported);
         }
-        vitals.unsampled = self.unsampled;
+        vitals.unsampled = self.sampler.counts().unsampled;
         if self.config.output.print.is_some_and(|print| print.style == PrintStyle::Json) {
             say(&format!("{}\n", messages::summary_json(vitals, delivered)));
         } else if !self.config.quiet {
@@ -137,11 +155,10 @@ fn say(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-fn sampled(mut spans: Vec<ServiceSpan>, unsampled: &mut u64) -> Vec<ServiceSpan> {
-    let before = spans.len();
-    spans.retain(|span| sample::decide(&span.span) == Decision::Export);
-    *unsampled += (before - spans.len()) as u64;
-    spans
+fn sampled(sampler: &mut Sampler, spans: Vec<ServiceSpan>, now: Timestamp) -> Vec<ServiceSpan> {
+    let mut exported = Vec::with_capacity(spans.len());
+    sampler.take(spans, now, &mut exported);
+    exported
 }
 
 fn offer(exporter: &Exporter, spans: Vec<ServiceSpan>, wall: WallOffset) {

@@ -266,7 +266,6 @@ fn warn_of_unsupported(variables: &mut Variables<'_>) {
         ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "collectors are verified by the built-in web certificates"),
         ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "there are no client certificates"),
         ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "there are no client certificates"),
-        ("OTEL_TRACES_SAMPLER", "every request becomes a span"),
         ("OTEL_CONFIG_FILE", "flags and variables are the whole configuration"),
         ("OTEL_SERVICE_NAME", "services are named after their own environment, unit, script or executable"),
     ];

@@ -246,7 +246,7 @@ mod tests {
         Config {
             tier: None,
             selection: Selection::default(),
-            output: Output { otlp: None, print: Some(print) },
+            output: Output { otlp: None, print: Some(print), ..Output::default() },
             duration: None,
             record: None,
             quiet: false,
