@@ -11,17 +11,7 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use spantap_common::{call::Shape, event::data::Direction};
 
-use crate::{globals, kernel::Registers, maps::BATCHES};
-
-/// How far a thread's call has come.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Batch {
-    /// Address of its array of messages.
-    messages: u64,
-    /// Number of the next one.
-    next: u64,
-}
+use crate::{globals, kernel::Registers, maps::BATCHES, state::Batch};
 
 /// Takes note that the current call moved a message; returns the message's number.
 #[inline(always)]

@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use spantap_common::endpoint::Endpoint;
 
-use crate::{globals, maps::Ends, task};
+use crate::{globals, state::Ends, task};
 
 /// `struct sock`, behind a pointer the verifier trusts, or, by [`globals::BY_ADDRESS`], at an address.
 #[derive(Clone, Copy)]

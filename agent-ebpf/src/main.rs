@@ -20,6 +20,7 @@ mod maps;
 mod payload;
 mod slot;
 mod socket;
+mod state;
 mod task;
 mod traffic;
 mod verifier;

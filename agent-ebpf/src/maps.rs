@@ -9,12 +9,11 @@ use aya_ebpf::{
 };
 use spantap_common::{
     abi::{MAX_AGENT_CONNECTIONS, MAX_BATCHES, MAX_PORTS, MAX_PROCESSES, MAX_SOCKETS, MAX_UNWANTED, RING_BYTES},
-    endpoint::Endpoint,
     loss::Reason,
     settings::ProcessSettings,
 };
 
-use crate::{batch::Batch, socket::State};
+use crate::state::{Batch, Ends, State};
 
 /// Records. Written by every probe, read by the agent. Full: the record is dropped and `LOST[RingFull]` counts it.
 #[map]
@@ -63,21 +62,3 @@ pub(crate) static UNWANTED: LruHashMap<u64, u8> = LruHashMap::with_max_entries(M
 /// goes with the last message of its call. Full: the message is counted by its length, and `LOST[UnsupportedPath]`.
 #[map]
 pub(crate) static BATCHES: HashMap<u64, Batch> = HashMap::with_max_entries(MAX_BATCHES, 0);
-
-/// Both ends of a connection, as one of them sees it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Ends {
-    /// The near end.
-    pub(crate) local: Endpoint,
-    /// The far end.
-    pub(crate) peer: Endpoint,
-}
-
-impl Ends {
-    /// The same connection seen from its other end.
-    #[inline(always)]
-    pub(crate) fn reversed(self) -> Self {
-        Self { local: self.peer, peer: self.local }
-    }
-}

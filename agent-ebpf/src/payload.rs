@@ -21,7 +21,7 @@ use crate::{
     kernel::Positions,
     loss,
     slot::Slot,
-    socket::State,
+    state::State,
     task, verifier,
 };
 

@@ -15,11 +15,12 @@ use spantap_common::{
 
 use crate::{
     batch,
-    call::Buffers,
+    call::{Buffers, NoSegment},
     kernel::{Positions, Registers, Sock},
     loss,
     payload::{self, Moved},
-    socket::{self, CAPTURED, IGNORED, PROBING, State, UNKNOWN},
+    socket,
+    state::{CAPTURED, IGNORED, PROBING, State, UNKNOWN},
     verifier,
 };
 
@@ -95,17 +96,16 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
 /// Compares the call's first bytes with the beginning of a request. Some: they are to be captured.
 #[inline(always)]
 fn probe(state: &mut State, buffers: Buffers, direction: Direction, length: u32, reached: Positions) -> Option<()> {
-    let birth_seen = state.origin != Origin::Unknown.to_wire();
     // A request does not go on in the other direction; and in the middle of a stream every call may be its beginning.
-    if !birth_seen || state.requests != direction.to_wire() {
+    if is_in_the_middle(state) || state.requests != direction.to_wire() {
         state.prefix_length = 0;
     }
     if buffers.is_known() {
         collect(state, buffers, length);
-    } else if birth_seen {
-        // It may have been a request: nobody will know.
-        loss::count(Reason::UnsupportedPath);
+    } else if !is_in_the_middle(state) {
+        unseen(state, Reason::UnsupportedPath);
     }
+    let birth_seen = !is_in_the_middle(state);
     let guess = guess(state);
 
     if state.announced != 0 && (matches!(guess, Guess::Unknown) || state.requests != direction.to_wire()) {
@@ -141,6 +141,20 @@ fn probe(state: &mut State, buffers: Buffers, direction: Direction, length: u32,
     }
 }
 
+/// Whether earlier bytes were not seen, so that any call may begin with anything.
+#[inline(always)]
+fn is_in_the_middle(state: &State) -> bool {
+    state.origin == Origin::Unknown.to_wire()
+}
+
+/// The connection's first bytes may have been a request, and nobody will know. The next ones may be one as well: from
+/// here on it is as if the connection were older than the agent.
+#[inline(always)]
+fn unseen(state: &mut State, why: Reason) {
+    loss::count(why);
+    state.origin = Origin::Unknown.to_wire();
+}
+
 /// What the bytes collected so far look like.
 #[inline(always)]
 fn guess(state: &State) -> Guess {
@@ -166,7 +180,11 @@ fn collect(state: &mut State, buffers: Buffers, length: u32) {
         if have >= goal {
             return;
         }
-        let Ok(segment) = buffers.segment(index) else { return };
+        let segment = match buffers.segment(index) {
+            Ok(segment) => segment,
+            Err(NoSegment::Beyond) => return,
+            Err(NoSegment::Unreadable) => return unseen(state, Reason::Unreadable),
+        };
         let left = goal - have;
         let taken = if segment.length < left { segment.length } else { left };
         let offset = verifier::masked(have, PREFIX_MASK) as usize;
@@ -180,8 +198,7 @@ fn collect(state: &mut State, buffers: Buffers, length: u32) {
             )
         };
         if failed != 0 {
-            loss::count(Reason::Unreadable);
-            return;
+            return unseen(state, Reason::Unreadable);
         }
         // SAFETY: as above.
         unsafe { (&raw mut state.prefix_length).write_volatile((have + taken) as u32) };

@@ -21,7 +21,7 @@ use self::{
     environment::{Environment, Variables},
     values::{closest, duration, glob, list, number, one_of},
 };
-use crate::{kernel::Tier, pipeline, sample};
+use crate::{export, kernel::Tier, pipeline, sample};
 
 /// Everything `run` needs to know.
 #[derive(Clone, Debug)]
@@ -51,14 +51,13 @@ pub struct Bounds {
     pub ring_bytes: u32,
     /// `connections`, `exchanges`, and `silence` in milliseconds.
     pub pipeline: pipeline::Limits,
-    /// `queue`: spans on their way to one output. 16,384: nearly a second of the 20,000 spans/s of a busy host, and about
-    /// 16 MiB.
-    pub queue_spans: usize,
+    /// `queue`: spans on their way to one output, instead of [`export::Limits::queue_spans`].
+    pub queue_spans: Option<usize>,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { ring_bytes: RING_BYTES, pipeline: pipeline::Limits::default(), queue_spans: 16 << 10 }
+        Self { ring_bytes: RING_BYTES, pipeline: pipeline::Limits::default(), queue_spans: None }
     }
 }
 
@@ -87,12 +86,16 @@ impl Selection {
 /// Neither is what `record` does, and what `OTEL_TRACES_EXPORTER=none` asks for: spans are counted only.
 #[derive(Clone, Debug, Default)]
 pub struct Output {
-    /// To a collector.
-    pub otlp: Option<Otlp>,
+    /// Every one of them gets every exported span, from a queue of its own.
+    pub destinations: Vec<Destination>,
     /// To standard output.
     pub print: Option<Print>,
-    /// Which of them are sent to a collector.
+    /// Which of them are sent to the destinations.
     pub sampling: sample::Settings,
+    /// Nobody said where spans go: a collector on this machine gets them instead of standard output, if there is one.
+    pub unasked: bool,
+    /// Bounds of each destination's queue and requests.
+    pub limits: export::Limits,
 }
 
 /// How finished traces are printed on standard output.
@@ -126,23 +129,51 @@ pub enum Colour {
     Off,
 }
 
-/// The OTLP exporter's settings, after the environment variables of the specification were applied
+/// Where spans are sent to, after the environment variables of the specification were applied
 /// (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
 #[derive(Clone, Eq, PartialEq)]
-pub struct Otlp {
+pub struct Destination {
+    /// What it is called in messages and numbers; no two have the same.
+    pub name: String,
     /// The URL spans are sent to, as the specification forms it (for HTTP with the signal's path).
     pub endpoint: String,
     /// How.
-    pub protocol: OtlpProtocol,
+    pub protocol: Protocol,
     /// Sent with every request: names and decoded values.
     pub headers: Vec<(String, String)>,
     /// Bound on one request with its retries.
     pub timeout: Duration,
     /// Whether request bodies are gzipped.
     pub gzip: bool,
+    /// Whom to trust, and as whom to appear, where the endpoint is `https`.
+    pub tls: Tls,
 }
 
-impl Otlp {
+/// Paths of PEM files.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Tls {
+    /// The certificates that servers are verified by, instead of those of the public web.
+    pub certificate: Option<PathBuf>,
+    /// The chain that the agent presents itself with.
+    pub client_certificate: Option<PathBuf>,
+    /// The private key of that chain.
+    pub client_key: Option<PathBuf>,
+}
+
+impl Destination {
+    /// `endpoint`, as the specification has it where nothing else is said.
+    pub fn new(endpoint: impl Into<String>, protocol: Protocol) -> Self {
+        Self {
+            name: protocol.name().to_owned(),
+            endpoint: endpoint.into(),
+            protocol,
+            headers: Vec::new(),
+            timeout: otlp::DEFAULT_TIMEOUT,
+            gzip: false,
+            tls: Tls::default(),
+        }
+    }
+
     /// The endpoint for human eyes: user name and password of the URL are hidden.
     pub fn endpoint_shown(&self) -> String {
         otlp::without_credentials(&self.endpoint)
@@ -150,34 +181,42 @@ impl Otlp {
 }
 
 // Values of headers are usually credentials, and so is the URL's user information: neither ends up in a log by `{:?}`.
-impl fmt::Debug for Otlp {
+impl fmt::Debug for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
-        f.debug_struct("Otlp")
+        f.debug_struct("Destination")
+            .field("name", &self.name)
             .field("endpoint", &self.endpoint_shown())
             .field("protocol", &self.protocol)
             .field("headers", &names)
             .field("timeout", &self.timeout)
             .field("gzip", &self.gzip)
+            .field("tls", &self.tls)
             .finish()
     }
 }
 
-/// OTLP's transports.
+/// How a destination is spoken to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum OtlpProtocol {
-    /// gRPC.
+pub enum Protocol {
+    /// OTLP over gRPC.
     Grpc,
-    /// Protobuf over HTTP/1.
+    /// OTLP as protobuf over HTTP/1.
     HttpProtobuf,
+    /// OTLP as JSON over HTTP/1.
+    HttpJson,
+    /// Zipkin's API, version 2: spans only.
+    Zipkin,
 }
 
-impl OtlpProtocol {
+impl Protocol {
     /// The specification's name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Grpc => "grpc",
             Self::HttpProtobuf => "http/protobuf",
+            Self::HttpJson => "http/json",
+            Self::Zipkin => "zipkin",
         }
     }
 }
@@ -221,8 +260,8 @@ pub struct DoctorConfig {
     pub tier: Option<Tier>,
     /// One JSON object instead of lines.
     pub json: bool,
-    /// The configured collector.
-    pub otlp: Option<Otlp>,
+    /// The configured collectors.
+    pub destinations: Vec<Destination>,
     /// Whether colours are used.
     pub colour: Colour,
 }
@@ -333,7 +372,7 @@ impl Desk<'_> {
             CommandArguments::Doctor(doctor) => Command::Doctor(DoctorConfig {
                 tier: self.tier(doctor.tier),
                 json: self.flag("SPANTAP_JSON", doctor.json),
-                otlp: self.otlp(doctor.otlp),
+                destinations: self.destinations(doctor.otlp),
                 colour: self.colour(doctor.color),
             }),
             CommandArguments::Version(version) => Command::Version { json: self.flag("SPANTAP_JSON", version.json) },
@@ -350,7 +389,7 @@ impl Desk<'_> {
         Command::Demo(Config {
             selection: Selection::default(),
             tier: self.tier(None),
-            output: Output { otlp: self.otlp(demo.otlp), print: Some(print), ..Output::default() },
+            output: Output { destinations: self.destinations(demo.otlp), print: Some(print), ..Output::default() },
             duration: Some(self.duration(demo.duration).unwrap_or(DEMO_DURATION)),
             record: None,
             quiet: self.quiet(demo.quiet),
@@ -373,17 +412,25 @@ impl Desk<'_> {
 
     fn output(&mut self, given: OutputArguments) -> Output {
         let style = self.print_style(given.print);
-        let otlp = self.otlp(given.otlp);
+        let destinations = self.destinations(given.otlp);
         let exporters = otlp::exporters(&mut self.variables);
-        let unasked = (otlp.is_none() && !exporters.silent()) || exporters.console();
-        let style = style.or_else(|| unasked.then(|| self.usual_style()));
-        if otlp.is_none() && style.is_none() {
+        let silent = destinations.is_empty() && !exporters.silent();
+        let asked = style.or_else(|| exporters.console().then(|| self.usual_style()));
+        let asked = asked.or(exporters.json_lines().then_some(PrintStyle::Json));
+        let style = asked.or_else(|| silent.then(|| self.usual_style()));
+        if destinations.is_empty() && style.is_none() {
             self.variables
                 .warn("OTEL_TRACES_EXPORTER=none: spans are only counted; add --print tree to see them".into());
         }
         // Asked even when nothing is printed, so that a wrong --color is never overlooked.
         let print = self.print(style.unwrap_or(PrintStyle::Text), given.color);
-        Output { otlp, print: style.map(|_| print), sampling: sampling::settings(&mut self.variables) }
+        Output {
+            unasked: silent && asked.is_none() && !otlp::disabled(&mut self.variables),
+            destinations,
+            print: style.map(|_| print),
+            sampling: sampling::settings(&mut self.variables),
+            limits: otlp::limits(&mut self.variables),
+        }
     }
 
     fn usual_style(&self) -> PrintStyle {
@@ -435,7 +482,7 @@ impl Desk<'_> {
                 Some(("connections", most)) => bounds.pipeline.connections = most as usize,
                 Some(("exchanges", most)) => bounds.pipeline.exchanges = most as usize,
                 Some(("silence", ms)) => bounds.pipeline.silence = Duration::from_millis(ms.into()),
-                Some(("queue", most)) => bounds.queue_spans = most as usize,
+                Some(("queue", most)) => bounds.queue_spans = Some(most as usize),
                 _ => self.variables.warn(format!("{TEST_BOUNDS} has no {}", setting.escape_debug())),
             }
         }
@@ -446,15 +493,16 @@ impl Desk<'_> {
         self.variables.boolean(variable) || given
     }
 
-    fn otlp(&mut self, given: Option<String>) -> Option<Otlp> {
+    fn destinations(&mut self, given: Option<String>) -> Vec<Destination> {
         let given = match given {
             Some(url) => Some(("--otlp", url)),
             None => self.variables.text("SPANTAP_OTLP").map(|url| ("SPANTAP_OTLP", url)),
         };
-        otlp::settings(given, &mut self.variables).unwrap_or_else(|mistake| {
-            self.mistakes.push(mistake);
-            None
-        })
+        let settings = [otlp::settings(given, &mut self.variables), otlp::zipkin(&mut self.variables)];
+        settings
+            .into_iter()
+            .filter_map(|settings| settings.map_err(|mistake| self.mistakes.push(mistake)).ok()?)
+            .collect()
     }
 
     /// The values of a flag that may be repeated, and that takes lists; its variable counts only without the flag.

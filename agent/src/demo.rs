@@ -170,11 +170,7 @@ mod tests {
         let config = |style| Config {
             selection: Selection::default(),
             tier: None,
-            output: Output {
-                otlp: None,
-                print: Some(Print { style, colour: Colour::Off, terminal: true }),
-                ..Output::default()
-            },
+            output: Output { print: Some(Print { style, colour: Colour::Off, terminal: true }), ..Output::default() },
             duration: None,
             record: None,
             quiet: false,

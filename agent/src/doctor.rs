@@ -116,7 +116,7 @@ pub fn examine(config: &DoctorConfig, machine: &dyn Machine, attach: Attach<'_>)
             checks.extend([check, Check::new(exchange::NAME, Verdict::Skip, reason)]);
         }
     }
-    checks.extend(collector::checks(config.otlp.as_ref()));
+    checks.extend(collector::checks(&config.destinations));
     Report { checks }
 }
 
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn without_probes_the_round_trip_is_not_tried() {
-        let config = DoctorConfig { tier: None, json: false, otlp: None, colour: Colour::Off };
+        let config = DoctorConfig { tier: None, json: false, destinations: Vec::new(), colour: Colour::Off };
         let refused = || Err(Check::new("probes", Verdict::Fail, "refused"));
         let report = examine(&config, &machine::ThisMachine, &refused);
         let round_trip = report.checks.iter().find(|check| check.name == exchange::NAME);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Where finished spans leave the agent: a bounded queue and behind it OTLP, or lines on standard output.
+//! Where finished spans leave the agent: a bounded queue for each destination and behind it OTLP or Zipkin's API, or
+//! lines on standard output.
 //!
 //! In: [`ServiceSpan`]s in batches, offered without ever waiting. Out: requests to a collector, or OTLP JSON lines;
 //! what does not fit, or is not taken, is counted by reason. It does not decide which spans are exported, and it keeps
@@ -12,13 +13,17 @@
 mod batch;
 mod complaint;
 mod field;
-mod otlp;
+mod http;
+pub mod local;
+pub(crate) mod otlp;
 mod protobuf;
 mod queue;
 mod retry;
 mod span;
 pub mod stdout;
+mod tls;
 mod worker;
+mod zipkin;
 
 use std::{
     sync::Arc,
@@ -31,8 +36,9 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::{config::Otlp, enrich::ServiceSpan, time::WallOffset};
+use crate::{config::Destination, enrich::ServiceSpan, time::WallOffset};
 use otlp::Collector;
+pub use otlp::Signal;
 use queue::Queue;
 use worker::{Order, Worker};
 
@@ -69,7 +75,7 @@ impl ExportStats {
 }
 
 /// The exporter's bounds. The defaults are for one host; tests choose smaller ones.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
     /// Spans that wait or are under way. 16,384: nearly a second of the 20,000 spans/s that 10,000 requests/s make
     /// when both of their ends are on the host, and about 16 MiB at 1 KiB a span. From half of it on, batches no
@@ -85,6 +91,29 @@ pub struct Limits {
     /// Requests under way at once. 8 of them, full, are twice the spans that 10,000 requests/s make with a collector
     /// that is 100 ms away. A stream each over gRPC's one connection, a connection each over HTTP/1.
     pub in_flight: usize,
+    /// What a span may have.
+    pub span: SpanLimits,
+}
+
+/// What a span may have; the rest stays here, and its number is in the span's `dropped_…_count`. The defaults are the
+/// specification's (<https://opentelemetry.io/docs/specs/otel/common/#attribute-limits>,
+/// [links](https://opentelemetry.io/docs/specs/otel/trace/sdk/#span-limits)).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SpanLimits {
+    /// Attributes: `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`.
+    pub attributes: usize,
+    /// Characters of a text: `OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT`. Usually unbounded, as what is captured is bounded.
+    pub characters: usize,
+    /// Links: `OTEL_SPAN_LINK_COUNT_LIMIT`.
+    pub links: usize,
+    /// Attributes of a link: `OTEL_LINK_ATTRIBUTE_COUNT_LIMIT`.
+    pub link_attributes: usize,
+}
+
+impl Default for SpanLimits {
+    fn default() -> Self {
+        Self { attributes: 128, characters: usize::MAX, links: 128, link_attributes: 128 }
+    }
 }
 
 impl Default for Limits {
@@ -95,6 +124,7 @@ impl Default for Limits {
             batch_bytes: 7 << 19,
             delay: Duration::from_secs(1),
             in_flight: 8,
+            span: SpanLimits::default(),
         }
     }
 }
@@ -102,15 +132,15 @@ impl Default for Limits {
 impl Exporter {
     /// Starts the exporter's task on `runtime`. Nobody is called yet: an unreachable collector is no error here, but an
     /// endpoint or a header that can never work is.
-    pub fn start(config: &Otlp, runtime: &Handle) -> anyhow::Result<Self> {
+    pub fn start(config: &Destination, runtime: &Handle) -> anyhow::Result<Self> {
         Self::start_with(config, Limits::default(), runtime)
     }
 
     /// [`start`](Self::start) with other bounds.
-    pub fn start_with(config: &Otlp, limits: Limits, runtime: &Handle) -> anyhow::Result<Self> {
+    pub fn start_with(config: &Destination, limits: Limits, runtime: &Handle) -> anyhow::Result<Self> {
         // The gRPC channel spawns its task where it is made.
         let _context = runtime.enter();
-        let collector = Collector::new(config)?;
+        let collector = Collector::new(config, Signal::Traces)?;
         let queue = Arc::new(Queue::new(limits.queue_spans));
         let (orders, inbox) = mpsc::unbounded_channel();
         runtime.spawn(Worker::new(collector, limits, Arc::clone(&queue), inbox).run());
@@ -129,11 +159,14 @@ impl Exporter {
 
     /// Sends what is queued without waiting for company, and returns when all of it is answered for. At `deadline`
     /// whatever is still waiting is given up and counted as failed.
-    pub async fn flush(&self, deadline: Instant) {
+    pub fn flush(&self, deadline: Instant) -> impl Future<Output = ()> + use<> {
         let (done, finished) = oneshot::channel();
-        if self.orders.send(Order::Flush { deadline, done }).is_ok() {
-            // An error means that the worker is gone, and with it everything that waited.
-            finished.await.ok();
+        let ordered = self.orders.send(Order::Flush { deadline, done }).is_ok();
+        async move {
+            if ordered {
+                // An error means that the worker is gone, and with it everything that waited.
+                finished.await.ok();
+            }
         }
     }
 

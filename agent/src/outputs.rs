@@ -19,14 +19,14 @@ use std::{
 use anyhow::Context as _;
 use rand::{TryRng as _, rngs::SysRng};
 use spantap_common::loss::Reason;
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::JoinSet};
 use tracing::warn;
 
 use crate::{
-    config::{Bounds, Config, Print, PrintStyle},
+    config::{Config, Output, Print, PrintStyle},
     enrich::ServiceSpan,
     export::{
-        Exporter, Limits,
+        Exporter, Limits, SpanLimits,
         stdout::{JsonLines, Reader},
     },
     kernel::Tier,
@@ -44,7 +44,8 @@ use crate::{
 pub struct Outputs<'a> {
     config: &'a Config,
     runtime: &'a Runtime,
-    exporter: Option<Exporter>,
+    /// One for each destination, in their order.
+    exporters: Vec<Exporter>,
     printer: Option<Printer>,
     /// Says why nothing is seen, where somebody looks.
     silence: Option<Silence>,
@@ -58,21 +59,22 @@ pub struct Outputs<'a> {
 impl<'a> Outputs<'a> {
     /// Opens what `config` asks for.
     pub fn open(config: &'a Config, runtime: &'a Runtime) -> anyhow::Result<Self> {
-        let Bounds { queue_spans, .. } = config.bounds;
-        let limits = Limits { queue_spans, ..Limits::default() };
-        let exporter = config.output.otlp.as_ref();
-        let exporter = exporter.map(|otlp| Exporter::start_with(otlp, limits, runtime.handle())).transpose()?;
-        let printer = config.output.print.map(|print| Printer::start(print, queue_spans as u64)).transpose()?;
+        let Output { destinations, limits, .. } = &config.output;
+        let queue_spans = config.bounds.queue_spans.unwrap_or(limits.queue_spans);
+        let limits = Limits { queue_spans, ..limits.clone() };
+        let start = |destination| Exporter::start_with(destination, limits.clone(), runtime.handle());
+        let exporters = destinations.iter().map(start).collect::<anyhow::Result<_>>()?;
+        let start = |print| Printer::start(print, &limits);
+        let printer = config.output.print.map(start).transpose()?;
         let seed = SysRng.try_next_u64().context("read randomness for the sampler's tables")?;
-        let sampler = Sampler::new(config.output.sampling.clone(), seed);
         Ok(Self {
             config,
             runtime,
-            exporter,
+            exporters,
             printer,
             silence: None,
             shortfall: Shortfall::default(),
-            sampler,
+            sampler: Sampler::new(config.output.sampling.clone(), seed),
             wall: WallOffset::default(),
         })
     }
@@ -97,15 +99,29 @@ impl<'a> Outputs<'a> {
         }
         let spans = std::mem::take(spans);
         self.wall = wall;
-        match (&self.exporter, &mut self.printer) {
-            (Some(exporter), Some(printer)) => {
-                let exported = sampled(&mut self.sampler, spans.clone(), now);
-                offer(exporter, exported, wall);
+        if self.exporters.is_empty() {
+            if let Some(printer) = &mut self.printer {
                 printer.take(spans, wall, now);
             }
-            (Some(exporter), None) => offer(exporter, sampled(&mut self.sampler, spans, now), wall),
-            (None, Some(printer)) => printer.take(spans, wall, now),
-            (None, None) => {}
+            return;
+        }
+        if let Some(printer) = &mut self.printer {
+            printer.take(spans.clone(), wall, now);
+        }
+        let mut exported = Vec::with_capacity(spans.len());
+        self.sampler.take(spans, now, &mut exported);
+        self.offer(exported);
+    }
+
+    /// Gives every destination the spans.
+    fn offer(&self, spans: Vec<ServiceSpan>) {
+        if let [others @ .., last] = self.exporters.as_slice()
+            && !spans.is_empty()
+        {
+            for exporter in others {
+                exporter.offer(spans.clone(), self.wall);
+            }
+            last.offer(spans, self.wall);
         }
     }
 
@@ -118,28 +134,33 @@ impl<'a> Outputs<'a> {
 
     /// Whether printing is the only output and nobody reads it any more.
     pub fn is_abandoned(&self) -> bool {
-        self.exporter.is_none() && self.config.record.is_none() && self.printer.as_ref().is_some_and(Printer::is_gone)
+        self.exporters.is_empty() && self.config.record.is_none() && self.printer.as_ref().is_some_and(Printer::is_gone)
     }
 
     /// Flushes everything, adds what was lost here to `vitals`, and says how it went.
     pub fn finish(mut self, vitals: &mut Vitals, now: Timestamp) {
         let mut delivered = Delivered::default();
-        if let Some(printer) = self.printer {
+        if let Some(printer) = self.printer.take() {
             let Printed { shown, late, refused } = printer.finish();
             vitals.lost.spans.add(Reason::QueueFull, late);
             vitals.lost.spans.add(Reason::ExportFailed, refused);
             delivered.printed = Some(shown);
         }
-        if let Some(exporter) = &self.exporter {
-            let mut held = Vec::new();
-            self.sampler.finish(now, &mut held);
-            offer(exporter, held, self.wall);
-            self.runtime.block_on(exporter.flush(Instant::now() + FLUSH));
+        let mut held = Vec::new();
+        self.sampler.finish(now, &mut held);
+        self.offer(held);
+        // All at once: one that does not answer takes no time from the others.
+        let deadline = Instant::now() + FLUSH;
+        self.runtime.block_on(async {
+            let mut flushes: JoinSet<()> = self.exporters.iter().map(|exporter| exporter.flush(deadline)).collect();
+            while flushes.join_next().await.is_some() {}
+        });
+        for exporter in &self.exporters {
             let stats = exporter.stats();
             for (reason, spans) in stats.losses() {
                 vitals.lost.spans.add(reason, spans);
             }
-            delivered.exported = Some(stats.exported);
+            *delivered.exported.get_or_insert_default() += stats.exported;
         }
         vitals.unsampled = self.sampler.counts().unsampled;
         if self.config.output.print.is_some_and(|print| print.style == PrintStyle::Json) {
@@ -153,18 +174,6 @@ impl<'a> Outputs<'a> {
 /// Writes what the agent says about itself. Unlike `eprint!` it does not panic when nobody reads.
 fn say(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
-}
-
-fn sampled(sampler: &mut Sampler, spans: Vec<ServiceSpan>, now: Timestamp) -> Vec<ServiceSpan> {
-    let mut exported = Vec::with_capacity(spans.len());
-    sampler.take(spans, now, &mut exported);
-    exported
-}
-
-fn offer(exporter: &Exporter, spans: Vec<ServiceSpan>, wall: WallOffset) {
-    if !spans.is_empty() {
-        exporter.offer(spans, wall);
-    }
 }
 
 /// Prints on a thread of its own: a terminal may be slower than the traffic, and a pipe may stand still.
@@ -199,7 +208,8 @@ struct Batch {
 }
 
 impl Printer {
-    fn start(print: Print, most: u64) -> anyhow::Result<Self> {
+    fn start(print: Print, limits: &Limits) -> anyhow::Result<Self> {
+        let (most, within) = (limits.queue_spans as u64, limits.span);
         let (batches, inbox) = sync_channel::<Batch>(MOST_BATCHES);
         let (finished, done) = sync_channel(1);
         let shown = Arc::new(AtomicU64::new(0));
@@ -207,7 +217,7 @@ impl Printer {
         thread::Builder::new()
             .name("spantap-print".into())
             .spawn(move || {
-                let mut page = Page::new(print);
+                let mut page = Page::new(print, within);
                 while let Ok(Batch { spans, wall, now }) = inbox.recv() {
                     let count = spans.len() as u64;
                     if page.show(spans, wall, now).is_err() {
@@ -266,11 +276,11 @@ enum Page {
 }
 
 impl Page {
-    fn new(print: Print) -> Self {
+    fn new(print: Print, limits: SpanLimits) -> Self {
         let style = match print.style {
             PrintStyle::Tree => Style::Tree,
             PrintStyle::Text => Style::Text,
-            PrintStyle::Json => return Self::Json(JsonLines::new(io::stdout())),
+            PrintStyle::Json => return Self::Json(JsonLines::new(io::stdout()).within(limits)),
         };
         let width = if print.terminal { Width::Terminal } else { Width::Unlimited };
         Self::View(Box::new(Live::new(style, print.colour, width, io::stdout())))

@@ -36,6 +36,7 @@ use crate::{
     config::Config,
     enrich::ServiceSpan,
     event::{self, Event, Process},
+    export::local,
     kernel::{Controls, Probes, Settings, State, Unsupported, ring},
     memory,
     outputs::Outputs,
@@ -87,6 +88,7 @@ impl RunError {
 pub fn run(config: &Config) -> Result<(), RunError> {
     let started = Instant::now();
     let runtime = runtime()?;
+    let config = &with_local_collector(config, &runtime);
     let stop = Stop::on_signals(&runtime)?;
     let preamble = Preamble { seed: seed()?, host: targets::host::facts() };
     let recorder = config.record.as_deref().map(|path| Recording::begin(path, &preamble)).transpose()?;
@@ -158,6 +160,18 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     inlet.close()?;
     outputs.finish(&mut vitals, clock::now());
     Ok(())
+}
+
+/// Where nobody said where spans go, a collector on this machine gets them, if there is one.
+fn with_local_collector(config: &Config, runtime: &Runtime) -> Config {
+    let mut config = config.clone();
+    if config.output.unasked
+        && let Some(collector) = runtime.block_on(local::find(&local::USUAL_PORTS))
+    {
+        config.output.destinations.push(collector);
+        config.output.print = None;
+    }
+    config
 }
 
 /// Takes the records there are into the pipeline; returns how many.

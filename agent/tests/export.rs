@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What a collector receives from the exporter, over both transports.
+//! What a collector receives from the exporter, over every transport.
 //!
 //! In: spans built by hand. Out: requests as a real receiver decoded them, and the exporter's own numbers. Nothing here
 //! captures or parses: other tests do.
@@ -27,11 +27,11 @@ use prost::Message;
 use serde_json::{Value as Json, json};
 use spantap::{
     attribute::{Attribute, Value},
-    config::{Otlp, OtlpProtocol},
+    config::{Destination, Protocol},
     context::{SpanId, TraceFlags, TraceId},
     enrich::{Resource, ServiceSpan},
     export::{
-        ExportStats, Exporter, Limits,
+        ExportStats, Exporter, Limits, local,
         stdout::{JsonLines, Reader},
     },
     process::ProcessId,
@@ -47,7 +47,7 @@ use receiver::{Answer, PATIENCE, Receiver, Transport, endpoint};
 
 #[tokio::test]
 async fn the_golden_example_arrives_field_by_field() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         let exporter = exporter(&settings(&receiver), Limits::default());
         exporter.offer(golden_spans(), OFFSET);
@@ -62,10 +62,10 @@ async fn the_golden_example_arrives_field_by_field() {
 
 #[tokio::test]
 async fn gzip_changes_the_encoding_and_nothing_else() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         for gzip in [false, true] {
-            let exporter = exporter(&Otlp { gzip, ..settings(&receiver) }, Limits::default());
+            let exporter = exporter(&Destination { gzip, ..settings(&receiver) }, Limits::default());
             exporter.offer(vec![span(&service(1), 1)], OFFSET);
             exporter.flush(soon()).await;
         }
@@ -77,12 +77,12 @@ async fn gzip_changes_the_encoding_and_nothing_else() {
 
 #[tokio::test]
 async fn every_request_carries_the_configured_headers_and_the_product() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         // The value is decoded already: a percent sign in it is a percent sign.
         let headers = [("authorization", "Bearer a%41=b"), ("X-Scope-OrgID", "tenant 1")];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let exporter = exporter(&Otlp { headers, ..settings(&receiver) }, Limits::default());
+        let exporter = exporter(&Destination { headers, ..settings(&receiver) }, Limits::default());
         exporter.offer(vec![span(&service(1), 1)], OFFSET);
         exporter.flush(soon()).await;
 
@@ -99,7 +99,7 @@ async fn every_request_carries_the_configured_headers_and_the_product() {
 
 #[tokio::test]
 async fn many_services_share_one_request() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         let exporter = exporter(&settings(&receiver), Limits::default());
         let services: Vec<_> = (1..=50).map(service).collect();
@@ -120,7 +120,7 @@ async fn many_services_share_one_request() {
 
 #[tokio::test]
 async fn many_requests_share_one_connection() {
-    for (transport, most) in [(Transport::Grpc, 1), (Transport::Http, 4)] {
+    for (transport, most) in [(Transport::Grpc, 1), (Transport::Http, 4), (Transport::HttpJson, 4)] {
         let receiver = Receiver::start(transport).await.unwrap();
         let limits = Limits { in_flight: 4, batch_spans: 2, ..Limits::default() };
         let exporter = exporter(&settings(&receiver), limits);
@@ -134,7 +134,7 @@ async fn many_requests_share_one_connection() {
 
 #[tokio::test]
 async fn a_batch_is_bounded_by_its_count_and_by_its_bytes() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         let limits = Limits { batch_spans: 10, batch_bytes: 16 << 10, ..Limits::default() };
         let exporter = exporter(&settings(&receiver), limits);
@@ -162,7 +162,7 @@ async fn a_batch_is_bounded_by_its_count_and_by_its_bytes() {
 
 #[tokio::test]
 async fn spans_leave_by_themselves_when_the_delay_is_over() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         let exporter = exporter(&settings(&receiver), Limits::default());
         let offered = Instant::now();
@@ -177,7 +177,7 @@ async fn spans_leave_by_themselves_when_the_delay_is_over() {
 
 #[tokio::test]
 async fn a_full_batch_does_not_wait_for_the_delay() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         let limits = Limits { batch_spans: 3, delay: FOREVER, ..Limits::default() };
         let exporter = exporter(&settings(&receiver), limits);
@@ -191,7 +191,7 @@ async fn a_full_batch_does_not_wait_for_the_delay() {
 
 #[tokio::test]
 async fn a_queue_under_pressure_does_not_wait_for_the_delay() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         let limits = Limits { queue_spans: 10, delay: FOREVER, ..Limits::default() };
         let exporter = exporter(&settings(&receiver), limits);
@@ -203,7 +203,7 @@ async fn a_queue_under_pressure_does_not_wait_for_the_delay() {
 
 #[tokio::test]
 async fn nothing_offered_is_nothing_sent() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         let exporter = exporter(&settings(&receiver), Limits::default());
         exporter.offer(Vec::new(), OFFSET);
@@ -213,13 +213,33 @@ async fn nothing_offered_is_nothing_sent() {
     }
 }
 
+// --- A collector on this machine ---
+
+#[tokio::test]
+async fn a_collector_on_this_machine_is_found_and_nothing_else_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = listener.local_addr().unwrap().port();
+    let closed = free_address().await.port();
+    for transport in [Transport::Http, Transport::Grpc] {
+        let receiver = Receiver::start(transport).await.unwrap();
+        let Destination { endpoint, protocol, .. } = settings(&receiver);
+        let port = endpoint.trim_end_matches("/v1/traces").rsplit(':').next().unwrap().parse().unwrap();
+        let other = if protocol == Protocol::Grpc { Protocol::HttpProtobuf } else { Protocol::Grpc };
+        let tried = [(closed, protocol), (silent, protocol), (port, other), (port, protocol)];
+        let found = local::find(&tried).await.expect("it listens");
+        assert_eq!((found.endpoint, found.protocol), (endpoint, protocol));
+        assert_eq!(local::find(&tried[..3]).await, None, "{transport:?}: whoever does not take a request is none");
+        assert_eq!(receiver.received()[0].spans().count(), 0, "{transport:?}: it was asked with nothing");
+    }
+}
+
 // --- Trouble ---
 
 #[tokio::test]
 async fn spans_wait_for_a_collector_that_is_down() {
-    for transport in BOTH {
+    for transport in ALL {
         let address = free_address().await;
-        let config = Otlp { endpoint: endpoint(transport, address), ..to(transport) };
+        let config = Destination { endpoint: endpoint(transport, address), ..to(transport) };
         let exporter = exporter(&config, Limits { delay: Duration::ZERO, ..Limits::default() });
         let refused = RefusedOnce::at(address).await;
         exporter.offer(vec![span(&service(1), 1)], OFFSET);
@@ -235,8 +255,8 @@ async fn spans_wait_for_a_collector_that_is_down() {
 
 #[tokio::test]
 async fn a_collector_that_stays_down_costs_the_spans_and_says_why() {
-    for transport in BOTH {
-        let config = Otlp {
+    for transport in ALL {
+        let config = Destination {
             endpoint: endpoint(transport, free_address().await),
             timeout: Duration::from_millis(300),
             ..to(transport)
@@ -253,7 +273,7 @@ async fn a_collector_that_stays_down_costs_the_spans_and_says_why() {
 
 #[tokio::test]
 async fn an_outage_is_told_once_and_so_is_its_end() {
-    for transport in BOTH {
+    for transport in ALL {
         let (lines, _guard) = logged();
         let receiver = Receiver::start(transport).await.unwrap();
         receiver.script([Answer::Refuse, Answer::Refuse, Answer::Refuse]);
@@ -272,7 +292,7 @@ async fn an_outage_is_told_once_and_so_is_its_end() {
 
 #[tokio::test]
 async fn what_is_refused_is_not_sent_again() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         receiver.script([Answer::Refuse]);
         let exporter = exporter(&settings(&receiver), Limits::default());
@@ -288,7 +308,7 @@ async fn what_is_refused_is_not_sent_again() {
 
 #[tokio::test]
 async fn what_may_be_sent_again_is() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         receiver.script(vec![Answer::TryAgain; 4]);
         let exporter = exporter(&settings(&receiver), Limits::default());
@@ -303,7 +323,7 @@ async fn what_may_be_sent_again_is() {
 
 #[tokio::test]
 async fn a_collector_that_asks_for_a_pause_gets_it() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         receiver.script([Answer::TryAgainAfter(1)]);
         let exporter = exporter(&settings(&receiver), Limits::default());
@@ -319,7 +339,7 @@ async fn a_collector_that_asks_for_a_pause_gets_it() {
 
 #[tokio::test]
 async fn a_partial_success_is_counted_and_not_sent_again() {
-    for transport in BOTH {
+    for transport in ALL {
         let (lines, _guard) = logged();
         let receiver = Receiver::start(transport).await.unwrap();
         receiver.script([Answer::Reject(2, "too old"), Answer::Reject(0, "only a warning")]);
@@ -341,11 +361,11 @@ async fn a_partial_success_is_counted_and_not_sent_again() {
 
 #[tokio::test]
 async fn a_request_without_an_answer_ends_with_the_timeout() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         receiver.script([Answer::Silence]);
         let timeout = Duration::from_millis(300);
-        let exporter = exporter(&Otlp { timeout, ..settings(&receiver) }, Limits::default());
+        let exporter = exporter(&Destination { timeout, ..settings(&receiver) }, Limits::default());
         exporter.offer(vec![span(&service(1), 1)], OFFSET);
         exporter.flush(soon()).await;
         assert_eq!(exporter.stats().failed, 1, "{transport:?}");
@@ -359,11 +379,11 @@ async fn a_request_without_an_answer_ends_with_the_timeout() {
 
 #[tokio::test]
 async fn an_https_endpoint_is_spoken_to_in_tls() {
-    for transport in BOTH {
+    for transport in ALL {
         // It speaks no TLS: what it reads is no request, and what it answers no handshake.
         let receiver = Receiver::start(transport).await.unwrap();
         let endpoint = receiver.endpoint().replace("http:", "https:");
-        let config = Otlp { endpoint, timeout: Duration::from_millis(300), ..to(transport) };
+        let config = Destination { endpoint, timeout: Duration::from_millis(300), ..to(transport) };
         let exporter = exporter(&config, Limits::default());
         exporter.offer(vec![span(&service(1), 1)], OFFSET);
         exporter.flush(soon()).await;
@@ -375,7 +395,7 @@ async fn an_https_endpoint_is_spoken_to_in_tls() {
 
 #[tokio::test]
 async fn what_does_not_fit_into_the_queue_is_counted_and_nobody_waits() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         receiver.script([Answer::Silence]);
         let limits = Limits { queue_spans: 10, delay: Duration::ZERO, ..Limits::default() };
@@ -391,7 +411,7 @@ async fn what_does_not_fit_into_the_queue_is_counted_and_nobody_waits() {
 
 #[tokio::test]
 async fn a_slow_collector_is_sent_fewer_and_larger_requests() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         receiver.script([Answer::TryAgainAfter(1)]);
         let limits = Limits { in_flight: 1, delay: Duration::ZERO, ..Limits::default() };
@@ -412,7 +432,7 @@ async fn a_slow_collector_is_sent_fewer_and_larger_requests() {
 
 #[tokio::test]
 async fn a_flush_sends_what_waits_for_company() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         let exporter = exporter(&settings(&receiver), Limits { delay: FOREVER, ..Limits::default() });
         exporter.offer((0..3).map(|n| span(&service(n), n.into())).collect(), OFFSET);
@@ -424,7 +444,7 @@ async fn a_flush_sends_what_waits_for_company() {
 
 #[tokio::test]
 async fn a_flush_gives_up_at_its_deadline_and_counts_what_is_left() {
-    for transport in BOTH {
+    for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         receiver.script(vec![Answer::Silence; 2]);
         let limits = Limits { in_flight: 2, batch_spans: 1, ..Limits::default() };
@@ -679,7 +699,7 @@ const SERVER: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 
 // --- The test language ---
 
-const BOTH: [Transport; 2] = [Transport::Grpc, Transport::Http];
+const ALL: [Transport; 3] = [Transport::Grpc, Transport::Http, Transport::HttpJson];
 
 /// Longer than any test.
 const FOREVER: Duration = Duration::from_secs(3600);
@@ -689,21 +709,21 @@ fn soon() -> Instant {
     Instant::now() + PATIENCE
 }
 
-fn exporter(config: &Otlp, limits: Limits) -> Exporter {
+fn exporter(config: &Destination, limits: Limits) -> Exporter {
     Exporter::start_with(config, limits, &Handle::current()).unwrap()
 }
 
-fn settings(receiver: &Receiver) -> Otlp {
-    let transport = if receiver.endpoint().ends_with("/v1/traces") { Transport::Http } else { Transport::Grpc };
-    Otlp { endpoint: receiver.endpoint(), ..to(transport) }
+fn settings(receiver: &Receiver) -> Destination {
+    Destination { endpoint: receiver.endpoint(), ..to(receiver.transport()) }
 }
 
-fn to(transport: Transport) -> Otlp {
+fn to(transport: Transport) -> Destination {
     let protocol = match transport {
-        Transport::Grpc => OtlpProtocol::Grpc,
-        Transport::Http => OtlpProtocol::HttpProtobuf,
+        Transport::Grpc => Protocol::Grpc,
+        Transport::Http => Protocol::HttpProtobuf,
+        Transport::HttpJson => Protocol::HttpJson,
     };
-    Otlp { endpoint: String::new(), protocol, headers: Vec::new(), timeout: Duration::from_secs(10), gzip: false }
+    Destination::new("", protocol)
 }
 
 fn service(n: u32) -> Arc<Resource> {

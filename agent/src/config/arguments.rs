@@ -36,9 +36,12 @@ Environment:
                                 twins of the flags; lists are separated by commas; a flag beats its variable
   SPANTAP_LOG, RUST_LOG         what spantap says about itself on standard error, such as `debug`
   OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL, _HEADERS, _TIMEOUT, _COMPRESSION, _INSECURE,
+  _CERTIFICATE, _CLIENT_CERTIFICATE, _CLIENT_KEY,
   and the OTEL_EXPORTER_OTLP_TRACES_ forms
                                 as the OpenTelemetry specification defines them
-  OTEL_TRACES_EXPORTER          otlp, console or none
+  OTEL_TRACES_EXPORTER          otlp, otlp/stdout, console, zipkin or none, or a list of them
+  OTEL_EXPORTER_ZIPKIN_ENDPOINT, _TIMEOUT; OTEL_BSP_*; OTEL_SPAN_*_LIMIT, OTEL_ATTRIBUTE_*_LIMIT
+                                as the specification defines them
   OTEL_SDK_DISABLED             true: nothing leaves this machine
   NO_COLOR                      no colours
 

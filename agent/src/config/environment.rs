@@ -110,4 +110,17 @@ impl<'a> Variables<'a> {
             }
         }
     }
+
+    /// "If the user provides a value the implementation cannot parse, or which is outside the valid range […], the
+    /// implementation SHOULD generate a warning and gracefully ignore the setting".
+    pub(super) fn count(&mut self, name: &str, least: u32) -> Option<usize> {
+        let text = self.text(name)?;
+        match text.parse::<u32>() {
+            Ok(number) if number >= least => Some(number as usize),
+            _ => {
+                self.warn(format!("{name}={} is no number from {least} on and was ignored", text.escape_debug()));
+                None
+            }
+        }
+    }
 }

@@ -2,20 +2,21 @@
 //! The OTLP exporter's settings, by the specification's rules.
 //!
 //! In: `--otlp` and the variables `OTEL_EXPORTER_OTLP_*`, `OTEL_TRACES_EXPORTER`, `OTEL_SDK_DISABLED`. Out:
-//! [`Otlp`], or none when no endpoint is configured, or the mistake that keeps an endpoint from being one. It opens no
+//! [`Destination`], or none when no endpoint is configured, or the mistake that keeps an endpoint from being one. It opens no
 //! connection, and no warning repeats a header's value: it may be a secret.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use reqwest::Url;
 
-use super::{Mistake, Otlp, OtlpProtocol, environment::Variables};
+use super::{Destination, Mistake, Protocol, Tls, environment::Variables};
+use crate::export::{Limits, SpanLimits};
 
 /// The settings; `given` is the endpoint from the command line or its twin, with the name it came by.
 pub(super) fn settings(
     given: Option<(&'static str, String)>,
     variables: &mut Variables<'_>,
-) -> Result<Option<Otlp>, Mistake> {
+) -> Result<Option<Destination>, Mistake> {
     warn_of_unsupported(variables);
     let exporters = exporters(variables);
     let endpoint = match given {
@@ -29,16 +30,82 @@ pub(super) fn settings(
         return Ok(None);
     }
     let protocol = protocol(&endpoint, variables);
-    Ok(Some(Otlp {
-        endpoint: url(&endpoint, protocol, variables)?,
-        protocol,
+    let path = |variables: &mut Variables<'_>, suffix| {
+        per_signal(variables, suffix, |variables, name| variables.text(name)).map(PathBuf::from)
+    };
+    Ok(Some(Destination {
         headers: per_signal(variables, "HEADERS", headers).unwrap_or_default(),
-        timeout: per_signal(variables, "TIMEOUT", Variables::milliseconds).unwrap_or(DEFAULT_TIMEOUT),
+        timeout: timeout(per_signal(variables, "TIMEOUT", Variables::milliseconds), variables),
         gzip: per_signal(variables, "COMPRESSION", |variables, name| {
             variables.choice(name, &[("gzip", true), ("none", false)])
         })
         .unwrap_or(false),
+        tls: Tls {
+            certificate: path(variables, "CERTIFICATE"),
+            client_certificate: path(variables, "CLIENT_CERTIFICATE"),
+            client_key: path(variables, "CLIENT_KEY"),
+        },
+        ..Destination::new(url(&endpoint, protocol, variables)?, protocol)
     }))
+}
+
+/// `OTEL_TRACES_EXPORTER=zipkin`, with its variables
+/// (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#zipkin-exporter>).
+pub(super) fn zipkin(variables: &mut Variables<'_>) -> Result<Option<Destination>, Mistake> {
+    if !exporters(variables).zipkin || disabled(variables) {
+        return Ok(None);
+    }
+    let text = variables.text(ZIPKIN_ENDPOINT).unwrap_or_else(|| "http://localhost:9411/api/v2/spans".to_owned());
+    let mistake = |why: &str| Mistake {
+        what: format!("{ZIPKIN_ENDPOINT} {why}"),
+        fix: "give the whole URL: http://localhost:9411/api/v2/spans".to_owned(),
+    };
+    let url = Url::parse(&text).map_err(|error| mistake(&format!("is not a URL ({error})")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(mistake("is neither http:// nor https://"));
+    }
+    let own = variables.milliseconds("OTEL_EXPORTER_ZIPKIN_TIMEOUT");
+    Ok(Some(Destination { timeout: timeout(own, variables), ..Destination::new(url, Protocol::Zipkin) }))
+}
+
+/// Whether `OTEL_SDK_DISABLED` wants nothing to leave.
+pub(super) fn disabled(variables: &mut Variables<'_>) -> bool {
+    variables.boolean("OTEL_SDK_DISABLED")
+}
+
+/// The batch processor's and the spans' limits
+/// (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#batch-span-processor>,
+/// [attribute-limits](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#attribute-limits)).
+pub(super) fn limits(variables: &mut Variables<'_>) -> Limits {
+    let usual = Limits::default();
+    let queue_spans = variables.count("OTEL_BSP_MAX_QUEUE_SIZE", 1).unwrap_or(usual.queue_spans);
+    let mut batch_spans = variables.count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 1).unwrap_or(usual.batch_spans);
+    if batch_spans > queue_spans {
+        // "OTEL_BSP_MAX_EXPORT_BATCH_SIZE: Must be less than or equal to OTEL_BSP_MAX_QUEUE_SIZE".
+        variables.warn(format!(
+            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE={batch_spans} is more than the queue holds; batches have {queue_spans} spans"
+        ));
+        batch_spans = queue_spans;
+    }
+    let mut either =
+        |specific: &str, general: &str| variables.count(specific, 0).or_else(|| variables.count(general, 0));
+    let attributes = either("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT");
+    let characters = either("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT");
+    let link_attributes = either("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT");
+    let span = SpanLimits {
+        attributes: attributes.unwrap_or(usual.span.attributes),
+        characters: characters.unwrap_or(usual.span.characters),
+        links: variables.count("OTEL_SPAN_LINK_COUNT_LIMIT", 0).unwrap_or(usual.span.links),
+        link_attributes: link_attributes.unwrap_or(usual.span.link_attributes),
+    };
+    let delay = variables.milliseconds("OTEL_BSP_SCHEDULE_DELAY").unwrap_or(usual.delay);
+    Limits { queue_spans, batch_spans, delay, span, ..usual }
+}
+
+/// The bound on one request with its retries: an exporter's own, within the batch processor's.
+fn timeout(own: Option<Duration>, variables: &mut Variables<'_>) -> Duration {
+    let own = own.unwrap_or(DEFAULT_TIMEOUT);
+    variables.milliseconds("OTEL_BSP_EXPORT_TIMEOUT").map_or(own, |most| own.min(most))
 }
 
 /// What `OTEL_TRACES_EXPORTER` asks for.
@@ -47,12 +114,19 @@ pub(super) struct Exporters {
     /// Whether the list has `otlp`; none without a list.
     otlp: Option<bool>,
     console: bool,
+    json_lines: bool,
+    zipkin: bool,
 }
 
 impl Exporters {
     /// Whether nobody is to get spans.
     pub(super) fn silent(self) -> bool {
-        self.otlp == Some(false) && !self.console
+        self.otlp == Some(false) && !self.console && !self.json_lines && !self.zipkin
+    }
+
+    /// Whether spans are to be printed as lines of OTLP JSON.
+    pub(super) fn json_lines(self) -> bool {
+        self.json_lines
     }
 
     /// Whether traces are to be printed.
@@ -69,10 +143,15 @@ pub(super) fn exporters(variables: &mut Variables<'_>) -> Exporters {
         match exporter.to_ascii_lowercase().as_str() {
             "otlp" => exporters.otlp = Some(true),
             "console" => exporters.console = true,
+            // <https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/>
+            "otlp/stdout" => exporters.json_lines = true,
+            "zipkin" => exporters.zipkin = true,
             "none" => {}
             _ => {
-                variables
-                    .warn(format!("{NAME}={} is none of otlp, console, none and was ignored", exporter.escape_debug()));
+                variables.warn(format!(
+                    "{NAME}={} is none of otlp, otlp/stdout, console, zipkin, none and was ignored",
+                    exporter.escape_debug()
+                ));
                 continue;
             }
         }
@@ -129,25 +208,17 @@ fn from_variables(variables: &Variables<'_>) -> Option<Endpoint> {
         .find_map(|(name, form)| variables.text(name).map(|text| Endpoint { name, text, form }))
 }
 
-fn protocol(endpoint: &Endpoint, variables: &mut Variables<'_>) -> OtlpProtocol {
+fn protocol(endpoint: &Endpoint, variables: &mut Variables<'_>) -> Protocol {
     let configured = per_signal(variables, "PROTOCOL", |variables, name| {
-        const PROTOCOLS: &[(&str, Option<OtlpProtocol>)] = &[
-            ("grpc", Some(OtlpProtocol::Grpc)),
-            ("http/protobuf", Some(OtlpProtocol::HttpProtobuf)),
-            ("http/json", None),
-        ];
-        let protocol = variables.choice(name, PROTOCOLS)?;
-        if protocol.is_none() {
-            variables.warn(format!("{name}=http/json is not supported: http/protobuf is used, on the same endpoint"));
-        }
-        Some(protocol.unwrap_or(OtlpProtocol::HttpProtobuf))
+        let protocols = [Protocol::Grpc, Protocol::HttpProtobuf, Protocol::HttpJson];
+        variables.choice(name, &protocols.map(|protocol| (protocol.name(), protocol)))
     });
     if let Some(protocol) = configured {
         return protocol;
     }
     if Url::parse(&endpoint.text).ok().and_then(|url| url.port()) == Some(GRPC_PORT) {
         if endpoint.form == Form::Friendly {
-            return OtlpProtocol::Grpc;
+            return Protocol::Grpc;
         }
         // "Default: http/protobuf": obeyed, although 4317 is where collectors speak gRPC.
         variables.warn(format!(
@@ -156,18 +227,18 @@ fn protocol(endpoint: &Endpoint, variables: &mut Variables<'_>) -> OtlpProtocol 
             endpoint.name
         ));
     }
-    OtlpProtocol::HttpProtobuf
+    Protocol::HttpProtobuf
 }
 
-fn url(endpoint: &Endpoint, protocol: OtlpProtocol, variables: &mut Variables<'_>) -> Result<String, Mistake> {
+fn url(endpoint: &Endpoint, protocol: Protocol, variables: &mut Variables<'_>) -> Result<String, Mistake> {
     let mut text = endpoint.text.clone();
     if text.is_empty() {
         text = match protocol {
-            OtlpProtocol::Grpc => "http://localhost:4317".to_owned(),
-            OtlpProtocol::HttpProtobuf => "http://localhost:4318".to_owned(),
+            Protocol::Grpc => "http://localhost:4317".to_owned(),
+            _ => "http://localhost:4318".to_owned(),
         };
     }
-    if protocol == OtlpProtocol::Grpc && !text.contains("://") {
+    if protocol == Protocol::Grpc && !text.contains("://") {
         // "OTEL_EXPORTER_OTLP_INSECURE: Whether to enable client transport security for the exporter's gRPC connection.
         // This option only applies to OTLP/gRPC when an endpoint is provided without the http or https scheme".
         let insecure = ["OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"]
@@ -189,11 +260,11 @@ fn url(endpoint: &Endpoint, protocol: OtlpProtocol, variables: &mut Variables<'_
     }
     Ok(match (protocol, endpoint.form) {
         // "Endpoint MUST be […] accepting an URL with a scheme of http or https" and no path has a meaning for gRPC.
-        (OtlpProtocol::Grpc, _) => text,
+        (Protocol::Grpc, _) => text,
         // "the only exception is that if an URL contains no path part, the root path / MUST be used".
-        (OtlpProtocol::HttpProtobuf, Form::Whole) => url.into(),
-        (OtlpProtocol::HttpProtobuf, Form::Friendly) if url.path().ends_with(TRACES_PATH) => url.into(),
-        (OtlpProtocol::HttpProtobuf, Form::Base | Form::Friendly) => signal_url(url),
+        (_, Form::Whole) => url.into(),
+        (_, Form::Friendly) if url.path().ends_with(TRACES_PATH) => url.into(),
+        (_, Form::Base | Form::Friendly) => signal_url(url),
     })
 }
 
@@ -262,10 +333,6 @@ fn percent_decoded(text: &str) -> Option<String> {
 /// silence.
 fn warn_of_unsupported(variables: &mut Variables<'_>) {
     const UNSUPPORTED: &[(&str, &str)] = &[
-        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "collectors are verified by the built-in web certificates"),
-        ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "collectors are verified by the built-in web certificates"),
-        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "there are no client certificates"),
-        ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "there are no client certificates"),
         ("OTEL_CONFIG_FILE", "flags and variables are the whole configuration"),
         ("OTEL_SERVICE_NAME", "services are named after their own environment, unit, script or executable"),
     ];
@@ -283,4 +350,6 @@ const TRACES_PATH: &str = "/v1/traces";
 const GRPC_PORT: u16 = 4317;
 
 /// The specification's default.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+const ZIPKIN_ENDPOINT: &str = "OTEL_EXPORTER_ZIPKIN_ENDPOINT";

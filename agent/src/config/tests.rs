@@ -33,7 +33,7 @@ fn mistakes(line: &str, environment: Environ<'_>) -> String {
 fn otlp_of(line: &str, environment: Environ<'_>) -> String {
     match decided(line, environment, PIPE) {
         Ok(Decision { command: Command::Run(config), warnings, .. }) => {
-            let mut text = match config.output.otlp {
+            let mut text = match config.output.destinations.into_iter().next() {
                 Some(otlp) => {
                     let headers: Vec<_> = otlp.headers.iter().map(|(name, value)| format!("{name}:{value}")).collect();
                     let gzip = if otlp.gzip { " gzip" } else { "" };
@@ -62,7 +62,7 @@ fn otlp_of(line: &str, environment: Environ<'_>) -> String {
 fn no_arguments_trace_everything_and_print() {
     let (config, warnings) = run("spantap", &[], TERMINAL);
     assert!(config.selection.is_everything());
-    assert!(config.output.otlp.is_none());
+    assert!(config.output.destinations.is_empty());
     assert_eq!(config.output.print, Some(Print { style: PrintStyle::Tree, colour: Colour::On, terminal: true }));
     assert_eq!((config.duration, config.record, config.quiet), (None, None, false));
     assert!(warnings.is_empty());
@@ -87,6 +87,11 @@ fn what_is_printed_depends_on_the_endpoint_and_on_the_terminal() {
         ("spantap", &[ENDPOINT, ("OTEL_TRACES_EXPORTER", "console")], TERMINAL, false, Some(Tree)),
         ("spantap", &[ENDPOINT, ("OTEL_TRACES_EXPORTER", "console,otlp")], PIPE, true, Some(Text)),
         ("spantap", &[ENDPOINT, ("OTEL_TRACES_EXPORTER", "none")], TERMINAL, false, None),
+        ("spantap", &[ENDPOINT, ("OTEL_TRACES_EXPORTER", "otlp/stdout")], TERMINAL, false, Some(Json)),
+        ("spantap --print tree", &[("OTEL_TRACES_EXPORTER", "OTLP/stdout")], PIPE, false, Some(Tree)),
+        ("spantap", &[("OTEL_TRACES_EXPORTER", "zipkin")], TERMINAL, true, None),
+        ("spantap", &[("OTEL_TRACES_EXPORTER", "zipkin, otlp ,console")], TERMINAL, true, Some(Tree)),
+        ("spantap", &[("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_SDK_DISABLED", "true")], TERMINAL, false, Some(Tree)),
         ("spantap --print text", &[ENDPOINT, ("OTEL_TRACES_EXPORTER", "none")], TERMINAL, false, Some(Text)),
         ("spantap --otlp http://c:4318", &[("OTEL_TRACES_EXPORTER", "none")], TERMINAL, true, None),
         ("spantap", &[ENDPOINT, ("OTEL_SDK_DISABLED", "TRUE")], TERMINAL, false, Some(Tree)),
@@ -95,7 +100,7 @@ fn what_is_printed_depends_on_the_endpoint_and_on_the_terminal() {
     ];
     for (line, environment, screen, exports, prints) in cases {
         let (config, _) = run(line, environment, *screen);
-        let seen = (config.output.otlp.is_some(), config.output.print.map(|print| print.style));
+        let seen = (!config.output.destinations.is_empty(), config.output.print.map(|print| print.style));
         assert_eq!(seen, (*exports, *prints), "{line} {environment:?}");
     }
 }
@@ -225,7 +230,7 @@ fn the_demo_ends_by_itself_and_always_prints() {
     let Ok(Decision { command: Command::Demo(config), .. }) = decision else { panic!("{decision:?}") };
     assert_eq!(config.duration, Some(DEMO_DURATION));
     assert_eq!(config.output.print.map(|print| print.style), Some(PrintStyle::Tree));
-    assert!(config.output.otlp.is_some());
+    assert!(!config.output.destinations.is_empty());
 }
 
 #[test]
@@ -300,19 +305,113 @@ fn headers_timeouts_and_compression_follow_the_specification() {
 }
 
 #[test]
+fn a_list_of_exporters_is_a_list_of_destinations() {
+    let (config, warnings) = run(
+        "spantap",
+        &[
+            ("OTEL_TRACES_EXPORTER", "otlp,zipkin"),
+            ("OTEL_EXPORTER_ZIPKIN_TIMEOUT", "500"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+            ("OTEL_BSP_EXPORT_TIMEOUT", "2000"),
+        ],
+        PIPE,
+    );
+    assert_eq!(warnings, [""; 0]);
+    let seen: Vec<_> = config
+        .output
+        .destinations
+        .iter()
+        .map(|d| (d.name.as_str(), d.endpoint.as_str(), d.timeout.as_millis()))
+        .collect();
+    assert_eq!(
+        seen,
+        [("http/json", "http://localhost:4318/v1/traces", 2000), ("zipkin", "http://localhost:9411/api/v2/spans", 500)]
+    );
+    let text =
+        mistakes("spantap", &[("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_EXPORTER_ZIPKIN_ENDPOINT", "localhost:9411")]);
+    assert!(text.contains("http://localhost:9411/api/v2/spans"), "{text}");
+}
+
+#[test]
+fn certificates_are_files_by_signal_or_for_all() {
+    let (config, _) = run(
+        "spantap --otlp https://c:4317",
+        &[
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem"),
+            ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/traces-ca.pem"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/client.pem"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/client.key"),
+        ],
+        PIPE,
+    );
+    assert_eq!(
+        config.output.destinations[0].tls,
+        Tls {
+            certificate: Some("/traces-ca.pem".into()),
+            client_certificate: Some("/client.pem".into()),
+            client_key: Some("/client.key".into()),
+        }
+    );
+}
+
+#[test]
+fn the_batch_and_the_limits_of_a_span_are_the_specifications() {
+    let limits = |environment| run("spantap", environment, PIPE).0.output.limits;
+    assert_eq!(limits(&[]), export::Limits::default());
+    let named = limits(&[
+        ("OTEL_BSP_SCHEDULE_DELAY", "5000"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "2048"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4096"),
+        ("OTEL_ATTRIBUTE_COUNT_LIMIT", "7"),
+        ("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "3"),
+        ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "9"),
+        ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "0"),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT", "0"),
+    ]);
+    let span = export::SpanLimits { attributes: 7, characters: 0, links: 0, link_attributes: 3 };
+    let expected = export::Limits {
+        queue_spans: 2048,
+        batch_spans: 2048,
+        delay: Duration::from_secs(5),
+        span,
+        ..export::Limits::default()
+    };
+    assert_eq!(named, expected);
+}
+
+#[test]
+fn a_collector_on_this_machine_is_looked_for_only_when_nothing_was_said() {
+    let asked: &[(&str, Environ<'_>)] = &[
+        ("spantap --print text", &[]),
+        ("spantap --otlp http://c", &[]),
+        ("spantap", &[("OTEL_TRACES_EXPORTER", "console")]),
+        ("spantap", &[("OTEL_TRACES_EXPORTER", "none")]),
+        ("spantap", &[("OTEL_SDK_DISABLED", "true")]),
+        ("spantap record x.rec", &[]),
+    ];
+    for (line, environment) in asked {
+        assert!(!run(line, environment, TERMINAL).0.output.unasked, "{line} {environment:?}");
+    }
+    assert!(run("spantap", &[], TERMINAL).0.output.unasked);
+}
+
+#[test]
 fn what_cannot_be_understood_is_said_and_ignored_and_secrets_are_not_repeated() {
     insta::assert_snapshot!(otlp_of("spantap", &[
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:hunter2@c:4317"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "a=%zz,secret value=hunter2,ok=1,b=%0d%0ax"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
-        ("OTEL_TRACES_EXPORTER", "zipkin"),
+        ("OTEL_TRACES_EXPORTER", "jaeger"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "99999"),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT", "-1"),
         ("OTEL_SDK_DISABLED", "yes"),
         ("OTEL_TRACES_SAMPLER", "traceidratio"),
         ("OTEL_TRACES_SAMPLER_ARG", "7"),
     ]), @r"
     http://user:hunter2@c:4317/v1/traces http/protobuf [ok:1] 10s
-    ! OTEL_TRACES_EXPORTER=zipkin is none of otlp, console, none and was ignored
+    ! OTEL_TRACES_EXPORTER=jaeger is none of otlp, otlp/stdout, console, zipkin, none and was ignored
     ! OTEL_SDK_DISABLED is neither true nor false and counts as false
     ! OTEL_EXPORTER_OTLP_ENDPOINT has port 4317, where collectors speak gRPC, but the default protocol is http/protobuf; set OTEL_EXPORTER_OTLP_PROTOCOL=grpc or use port 4318
     ! OTEL_EXPORTER_OTLP_HEADERS: entry 1 is not name=value and was ignored
@@ -321,9 +420,12 @@ fn what_cannot_be_understood_is_said_and_ignored_and_secrets_are_not_repeated() 
     ! OTEL_EXPORTER_OTLP_TIMEOUT=10s is no number of milliseconds above 0 and was ignored
     ! OTEL_EXPORTER_OTLP_COMPRESSION=zstd is none of gzip, none and was ignored
     ! OTEL_TRACES_SAMPLER_ARG=7 is no number from 0 to 1; 1.0 is used
+    ! OTEL_BSP_MAX_QUEUE_SIZE=0 is no number from 1 on and was ignored
+    ! OTEL_BSP_MAX_EXPORT_BATCH_SIZE=99999 is more than the queue holds; batches have 16384 spans
+    ! OTEL_SPAN_LINK_COUNT_LIMIT=-1 is no number from 0 on and was ignored
     ");
     let (config, _) = run("spantap --otlp http://user:hunter2@c:4318?key=hunter2", &[], PIPE);
-    let otlp = config.output.otlp.expect("an endpoint");
+    let otlp = config.output.destinations.into_iter().next().expect("an endpoint");
     assert_eq!(otlp.endpoint_shown(), "http://c:4318/v1/traces");
     assert!(!format!("{otlp:?}").contains("hunter2"));
 }
@@ -394,9 +496,12 @@ fn help_is_the_reference() {
                                     variable
       SPANTAP_LOG, RUST_LOG         what spantap says about itself on standard error, such as `debug`
       OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL, _HEADERS, _TIMEOUT, _COMPRESSION, _INSECURE,
+      _CERTIFICATE, _CLIENT_CERTIFICATE, _CLIENT_KEY,
       and the OTEL_EXPORTER_OTLP_TRACES_ forms
                                     as the OpenTelemetry specification defines them
-      OTEL_TRACES_EXPORTER          otlp, console or none
+      OTEL_TRACES_EXPORTER          otlp, otlp/stdout, console, zipkin or none, or a list of them
+      OTEL_EXPORTER_ZIPKIN_ENDPOINT, _TIMEOUT; OTEL_BSP_*; OTEL_SPAN_*_LIMIT, OTEL_ATTRIBUTE_*_LIMIT
+                                    as the specification defines them
       OTEL_SDK_DISABLED             true: nothing leaves this machine
       NO_COLOR                      no colours
 

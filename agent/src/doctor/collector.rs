@@ -12,16 +12,13 @@ use std::{
 use reqwest::Url;
 
 use super::{Check, Verdict};
-use crate::config::Otlp;
+use crate::{config::Destination, export::local::USUAL_PORTS};
 
-pub(super) fn checks(otlp: Option<&Otlp>) -> Vec<Check> {
-    match otlp {
-        Some(otlp) => vec![configured(otlp)],
-        None => vec![local()],
-    }
+pub(super) fn checks(destinations: &[Destination]) -> Vec<Check> {
+    if destinations.is_empty() { vec![local()] } else { destinations.iter().map(configured).collect() }
 }
 
-fn configured(otlp: &Otlp) -> Check {
+fn configured(otlp: &Destination) -> Check {
     let shown = format!("{} ({})", otlp.endpoint_shown(), otlp.protocol.name());
     match reach(&otlp.endpoint) {
         Ok(()) => Check::new(NAME, Verdict::Ok, format!("collector {shown} accepts connections")),
@@ -54,10 +51,11 @@ fn local() -> Check {
     let listens =
         |port: u16| TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), PATIENCE).is_ok();
     // HTTP first: it is the specification's default protocol.
-    match USUAL_PORTS.into_iter().find(|port| listens(*port)) {
-        Some(port) => {
-            let finding = format!("no collector configured, but one seems to listen on 127.0.0.1:{port}");
-            Check::new(NAME, Verdict::Info, finding).fix(format!("export to it with --otlp http://127.0.0.1:{port}"))
+    match USUAL_PORTS.into_iter().find(|(port, _)| listens(*port)) {
+        Some((port, _)) => {
+            let finding = format!("no collector configured, but something listens on 127.0.0.1:{port}");
+            Check::new(NAME, Verdict::Info, finding)
+                .fix("if it is a collector, spans go there unless --print or --otlp says otherwise")
         }
         None => {
             let finding = "collector: none configured, and 127.0.0.1:4317/4318 are closed; traces are printed";
@@ -68,9 +66,6 @@ fn local() -> Check {
 
 const NAME: &str = "collector";
 
-/// OTLP over HTTP, and over gRPC.
-const USUAL_PORTS: [u16; 2] = [4318, 4317];
-
 /// A collector that takes longer to accept is of no use.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -79,16 +74,10 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::config::OtlpProtocol;
+    use crate::config::Protocol;
 
     fn verdict(endpoint: String) -> Check {
-        let otlp = Otlp {
-            endpoint,
-            protocol: OtlpProtocol::HttpProtobuf,
-            headers: Vec::new(),
-            timeout: PATIENCE,
-            gzip: false,
-        };
+        let otlp = Destination { timeout: PATIENCE, ..Destination::new(endpoint, Protocol::HttpProtobuf) };
         configured(&otlp)
     }
 

@@ -12,7 +12,6 @@ mod service_name;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use opentelemetry_sdk::resource::{ResourceDetector, TelemetryResourceDetector};
 use opentelemetry_semantic_conventions::attribute as semconv;
 use uuid::Uuid;
 
@@ -75,13 +74,19 @@ impl Resources {
             }
         }
         common.push(Attribute::new(semconv::OS_TYPE, "linux"));
-        // The SDK keeps them in a map of random order; a replay must not show it.
-        let sdk = TelemetryResourceDetector.detect();
-        let mut sdk: Vec<_> = sdk.iter().map(|(key, value)| (key.as_str().to_owned(), value.to_string())).collect();
-        sdk.sort();
-        common.extend(sdk.into_iter().map(|(key, value)| Attribute::new(key, value)));
-        common.push(Attribute::new(semconv::TELEMETRY_DISTRO_NAME, "spantap"));
-        common.push(Attribute::new(semconv::TELEMETRY_DISTRO_VERSION, env!("CARGO_PKG_VERSION")));
+        // "If another SDK, like a fork or a vendor-provided implementation, is used, this SDK MUST set the
+        // `telemetry.sdk.name` attribute to the fully-qualified class or module name of this SDK's main entry point […].
+        // The identifier `opentelemetry` is reserved and MUST NOT be used in this case."
+        // (<https://opentelemetry.io/docs/specs/semconv/registry/attributes/telemetry/>). No SDK makes these spans.
+        for (key, value) in [
+            (semconv::TELEMETRY_SDK_LANGUAGE, "rust"),
+            (semconv::TELEMETRY_SDK_NAME, "spantap"),
+            (semconv::TELEMETRY_SDK_VERSION, env!("CARGO_PKG_VERSION")),
+            (semconv::TELEMETRY_DISTRO_NAME, "spantap"),
+            (semconv::TELEMETRY_DISTRO_VERSION, env!("CARGO_PKG_VERSION")),
+        ] {
+            common.push(Attribute::new(key, value));
+        }
         Self { host, common, entries: Table::default(), ended: VecDeque::new(), counts: Counts::default() }
     }
 

@@ -13,7 +13,7 @@ use std::{
 use prost::bytes::Bytes;
 
 use super::{
-    field,
+    SpanLimits, field,
     protobuf::{Message, framed},
     span,
 };
@@ -45,10 +45,10 @@ pub(super) struct Encoded {
 
 impl Encoded {
     /// Encodes `span`.
-    pub(super) fn new(span: ServiceSpan, offset: WallOffset) -> Self {
+    pub(super) fn new(span: ServiceSpan, offset: WallOffset, limits: &SpanLimits) -> Self {
         let ServiceSpan { span, resource } = span;
         let mut field = Message::with_capacity(TYPICAL_SPAN);
-        field.message(field::scope_spans::SPANS, |out| span::write_span(&span, offset, out));
+        field.message(field::scope_spans::SPANS, |out| span::write_span(&span, offset, limits, out));
         Self { resource: ResourceKey(resource), protocol: span.protocol, field }
     }
 }
@@ -192,7 +192,7 @@ mod tests {
             let mut taken = Vec::new();
             for (service, protocol, size) in spans {
                 let before = batch.bytes;
-                match batch.add(Encoded::new(span(service, protocol, size), WallOffset(0)), most) {
+                match batch.add(Encoded::new(span(service, protocol, size), WallOffset(0), &SpanLimits::default()), most) {
                     Ok(()) => taken.push((format!("service-{service}"), format!("spantap/{protocol}"), size)),
                     Err(_) => prop_assert_eq!(batch.bytes, before, "a refusal changes nothing"),
                 }
@@ -223,7 +223,7 @@ mod tests {
         let mut renamed = span(1, "http", 0);
         renamed.resource = Arc::new(Resource { service: "renamed".into(), ..Resource::clone(&renamed.resource) });
         for span in [span(1, "http", 0), renamed, span(1, "http", 0)] {
-            batch.add(Encoded::new(span, WallOffset(0)), usize::MAX).expect("there is room");
+            batch.add(Encoded::new(span, WallOffset(0), &SpanLimits::default()), usize::MAX).expect("there is room");
         }
         assert_eq!((batch.groups.len(), batch.spans()), (2, 3));
     }

@@ -40,7 +40,9 @@ pub(super) mod span {
     pub(crate) const START_TIME: u8 = 7;
     pub(crate) const END_TIME: u8 = 8;
     pub(crate) const ATTRIBUTES: u8 = 9;
+    pub(crate) const DROPPED_ATTRIBUTES: u8 = 10;
     pub(crate) const LINKS: u8 = 13;
+    pub(crate) const DROPPED_LINKS: u8 = 14;
     pub(crate) const STATUS: u8 = 15;
     pub(crate) const FLAGS: u8 = 16;
 }
@@ -49,6 +51,7 @@ pub(super) mod link {
     pub(crate) const TRACE_ID: u8 = 1;
     pub(crate) const SPAN_ID: u8 = 2;
     pub(crate) const ATTRIBUTES: u8 = 4;
+    pub(crate) const DROPPED_ATTRIBUTES: u8 = 5;
 }
 
 pub(super) mod status {

@@ -1,28 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! OTLP over gRPC and over HTTP/protobuf.
+//! One collector: OTLP over gRPC here, everything over HTTP in `http.rs`.
 //!
-//! In: encoded requests. Out: the same bytes to one collector, as often as the protocol and the timeout allow, and what
-//! became of their spans. It neither queues nor batches, it does not look into a request, and it logs nothing.
+//! In: encoded OTLP requests. Out: what they say to one collector, as often as the protocol and the timeout allow, and
+//! what became of their spans. It neither queues nor batches, and it logs nothing.
 
-use std::{
-    io::Write as _,
-    str::FromStr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{str::FromStr, time::Duration};
 
 use anyhow::{Context, bail};
-use flate2::{Compression, write::GzEncoder};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::{
     Message as _,
     bytes::{BufMut as _, Bytes},
 };
-use reqwest::{
-    Response, Url,
-    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT},
-};
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{
     Extensions, Status,
@@ -30,24 +20,49 @@ use tonic::{
     codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::http::uri::PathAndQuery,
     metadata::MetadataMap,
-    transport::{Channel, ClientTlsConfig, Uri},
+    transport::{Channel, Uri},
 };
 
-use super::retry::{self, Answer, Backoff};
-use crate::config::{Otlp, OtlpProtocol};
+use super::{
+    http::{Format, HttpClient},
+    retry::{self, Answer, Backoff},
+    tls,
+};
+use crate::config::{Destination, Protocol};
+
+/// What is exported: each signal has a method over gRPC, and a path over HTTP that is in the endpoint already. The
+/// messages of success are alike: field 1 holds how many items were rejected, and why.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Signal {
+    /// Spans.
+    Traces,
+    /// Numbers.
+    Metrics,
+}
+
+impl Signal {
+    fn method(self) -> PathAndQuery {
+        PathAndQuery::from_static(match self {
+            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        })
+    }
+}
 
 /// What became of one request.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// The collector took it, but for `rejected` spans; it may have something to say about them, or a warning.
     Taken { rejected: usize, message: Option<String> },
-    /// It did not, for this reason.
-    Lost(String),
+    /// It refused it for good, for this reason.
+    Refused(String),
+    /// It did not take it in time, for this reason: it may take it later.
+    Unreachable(String),
 }
 
 /// One collector, and the connections to it.
 #[derive(Debug)]
-pub(super) struct Collector {
+pub(crate) struct Collector {
     transport: Transport,
     endpoint: String,
     timeout: Duration,
@@ -60,22 +75,28 @@ enum Transport {
 }
 
 impl Collector {
-    /// The collector that `config` names. Connects when it is first needed; must be made within a runtime.
-    pub(super) fn new(config: &Otlp) -> anyhow::Result<Self> {
-        let transport = match config.protocol {
-            OtlpProtocol::Grpc => Transport::Grpc(GrpcClient::new(config)?),
-            OtlpProtocol::HttpProtobuf => Transport::Http(HttpClient::new(config)?),
+    /// The collector that `config` names, for `signal`. Reads certificates now and connects when it is first needed;
+    /// must be made within a runtime.
+    pub(crate) fn new(config: &Destination, signal: Signal) -> anyhow::Result<Self> {
+        let http = |format| HttpClient::new(config, format).map(Transport::Http);
+        let transport = match (config.protocol, signal) {
+            (Protocol::Grpc, signal) => Transport::Grpc(GrpcClient::new(config, signal)?),
+            (Protocol::HttpProtobuf, _) => http(Format::Protobuf)?,
+            (Protocol::HttpJson, Signal::Traces) => http(Format::TracesJson)?,
+            (Protocol::HttpJson, Signal::Metrics) => http(Format::MetricsJson)?,
+            (Protocol::Zipkin, Signal::Traces) => http(Format::Zipkin)?,
+            (Protocol::Zipkin, Signal::Metrics) => bail!("Zipkin takes no metrics"),
         };
         Ok(Self { transport, endpoint: shown(&config.endpoint), timeout: config.timeout })
     }
 
     /// Where the spans go, as it may be logged.
-    pub(super) fn endpoint(&self) -> &str {
+    pub(crate) fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
     /// Sends `request`, and again as the protocol allows, until the timeout is over.
-    pub(super) async fn send(&self, request: Bytes) -> Verdict {
+    pub(crate) async fn send(&self, request: Bytes) -> Verdict {
         let deadline = Instant::now() + self.timeout;
         let body = self.transport.body(request);
         let mut backoff = Backoff::new();
@@ -83,7 +104,7 @@ impl Collector {
         while let Ok(answer) = timeout_at(deadline, self.transport.attempt(body.clone())).await {
             let pause = match answer {
                 Answer::Taken { rejected, message } => return Verdict::Taken { rejected, message },
-                Answer::Refused(why) => return Verdict::Lost(why),
+                Answer::Refused(why) => return Verdict::Refused(why),
                 Answer::Later { why, after } => {
                     last = why;
                     backoff.pause(after)
@@ -94,7 +115,7 @@ impl Collector {
             }
             sleep(pause).await;
         }
-        Verdict::Lost(last)
+        Verdict::Unreachable(last)
     }
 }
 
@@ -102,8 +123,8 @@ impl Transport {
     /// `request` as every attempt sends it. gRPC compresses what it frames itself.
     fn body(&self, request: Bytes) -> Bytes {
         match self {
-            Self::Http(client) if client.gzip => gzipped(&request),
-            Self::Http(_) | Self::Grpc(_) => request,
+            Self::Http(client) => client.body(request),
+            Self::Grpc(_) => request,
         }
     }
 
@@ -116,7 +137,7 @@ impl Transport {
 }
 
 /// `endpoint` as it may be logged: without a user name and a password.
-fn shown(endpoint: &str) -> String {
+pub(super) fn shown(endpoint: &str) -> String {
     let Some((scheme, rest)) = endpoint.split_once("://") else { return endpoint.to_owned() };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     match authority.rfind('@') {
@@ -126,7 +147,7 @@ fn shown(endpoint: &str) -> String {
 }
 
 /// The endpoint, of which both transports ask the same.
-fn check_endpoint(endpoint: &str) -> anyhow::Result<Uri> {
+pub(super) fn check_endpoint(endpoint: &str) -> anyhow::Result<Uri> {
     let uri: Uri = endpoint.parse().with_context(|| format!("the endpoint {} is not a URL", shown(endpoint)))?;
     match uri.scheme_str() {
         Some("http" | "https") => Ok(uri),
@@ -135,7 +156,7 @@ fn check_endpoint(endpoint: &str) -> anyhow::Result<Uri> {
 }
 
 /// The configured headers, checked, and ours. A header's value may be a credential and stays out of the message.
-fn headers(config: &Otlp) -> anyhow::Result<HeaderMap> {
+pub(super) fn headers(config: &Destination) -> anyhow::Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     for (name, value) in &config.headers {
         let checked =
@@ -156,15 +177,16 @@ fn headers(config: &Otlp) -> anyhow::Result<HeaderMap> {
 struct GrpcClient {
     grpc: Grpc<Channel>,
     metadata: MetadataMap,
+    method: PathAndQuery,
 }
 
 impl GrpcClient {
-    fn new(config: &Otlp) -> anyhow::Result<Self> {
+    fn new(config: &Destination, signal: Signal) -> anyhow::Result<Self> {
         let mut grpc = Grpc::new(channel(config)?);
         if config.gzip {
             grpc = grpc.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
         }
-        Ok(Self { grpc, metadata: MetadataMap::from_headers(headers(config)?) })
+        Ok(Self { grpc, metadata: MetadataMap::from_headers(headers(config)?), method: signal.method() })
     }
 
     async fn attempt(&self, body: Bytes) -> Answer {
@@ -173,19 +195,19 @@ impl GrpcClient {
             return retry::no_answer(&error);
         }
         let request = tonic::Request::from_parts(self.metadata.clone(), Extensions::default(), body);
-        match grpc.unary(request, PathAndQuery::from_static(EXPORT), Encoded).await {
+        match grpc.unary(request, self.method.clone(), Encoded).await {
             Ok(response) => retry::taken(response.into_inner()),
             Err(status) => retry::grpc(&status),
         }
     }
 }
 
-fn channel(config: &Otlp) -> anyhow::Result<Channel> {
+fn channel(config: &Destination) -> anyhow::Result<Channel> {
     let uri = check_endpoint(&config.endpoint)?;
     let secure = uri.scheme_str() == Some("https");
     let mut endpoint = Channel::builder(uri).connect_timeout(config.timeout).tcp_keepalive(Some(TCP_KEEPALIVE));
     if secure {
-        endpoint = endpoint.tls_config(ClientTlsConfig::new().with_webpki_roots()).context("set up TLS")?;
+        endpoint = endpoint.tls_config(tls::grpc(&config.tls)?).context("set up TLS")?;
     }
     Ok(endpoint.connect_lazy())
 }
@@ -228,90 +250,16 @@ impl Decoder for Encoded {
     }
 }
 
-// --- HTTP ---
-
-/// A pool of HTTP/1 connections. It goes through the proxy that the environment names, as the HTTP exporters of other
-/// languages do.
-#[derive(Debug)]
-struct HttpClient {
-    inner: reqwest::Client,
-    url: Url,
-    headers: HeaderMap,
-    gzip: bool,
-}
-
-impl HttpClient {
-    fn new(config: &Otlp) -> anyhow::Result<Self> {
-        check_endpoint(&config.endpoint)?;
-        let url = config
-            .endpoint
-            .parse()
-            .with_context(|| format!("the endpoint {} is not a URL", shown(&config.endpoint)))?;
-        let mut headers = headers(config)?;
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        if config.gzip {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        // The provider is named here, as rustls only guesses one where exactly one is compiled in.
-        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .context("set up TLS")?
-            .with_root_certificates(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
-            .with_no_client_auth();
-        let inner = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .connect_timeout(config.timeout)
-            .tcp_keepalive(TCP_KEEPALIVE)
-            // A redirected POST would become a GET; a collector that moved is a setting to correct.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .context("set up the HTTP client")?;
-        Ok(Self { inner, url, headers, gzip: config.gzip })
-    }
-
-    async fn attempt(&self, body: Bytes) -> Answer {
-        let request = self.inner.post(self.url.clone()).headers(self.headers.clone()).body(body);
-        match request.send().await {
-            Ok(response) if response.status().is_success() => retry::taken(said(response).await),
-            Ok(response) => retry::http(response.status(), response.headers(), SystemTime::now()),
-            Err(error) => retry::no_answer(&error),
-        }
-    }
-}
-
-/// What a collector says beside success: nothing, where it cannot be read, as the spans are taken all the same.
-async fn said(mut response: Response) -> ExportTraceServiceResponse {
-    let mut body = Vec::new();
-    while let Ok(Some(piece)) = response.chunk().await {
-        if body.len() + piece.len() > MAX_ANSWER {
-            return ExportTraceServiceResponse::default();
-        }
-        body.extend_from_slice(&piece);
-    }
-    ExportTraceServiceResponse::decode(&*body).unwrap_or_default()
-}
-
-fn gzipped(bytes: &[u8]) -> Bytes {
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-    gzip.write_all(bytes).and_then(|()| gzip.finish()).expect("a vector has room for everything").into()
-}
-
 // --- Constants ---
-
-/// The method of the service that takes traces.
-const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 /// `User-Agent`. The specification's product token for exporters
 /// (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/#user-agent>) names one of OpenTelemetry's own, which
 /// this is not.
 const PRODUCT: &str = concat!("spantap/", env!("CARGO_PKG_VERSION"));
 
-/// Bytes read of an answer over HTTP: a number and a sentence. gRPC has a bound of its own, 4 MiB.
-const MAX_ANSWER: usize = 64 << 10;
-
 /// Finds out that a collector's machine is gone when no request would. HTTP/2 pings would be quicker, but gRPC servers
 /// close connections that ping more often than every 5 minutes.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+pub(super) const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
@@ -319,17 +267,17 @@ mod tests {
 
     #[tokio::test]
     async fn tls_is_set_up_for_both_transports() {
-        for protocol in [OtlpProtocol::Grpc, OtlpProtocol::HttpProtobuf] {
-            let collector = Collector::new(&config("https://collector.example/v1/traces", protocol));
+        for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
+            let collector = Collector::new(&config("https://collector.example/v1/traces", protocol), Signal::Traces);
             assert!(collector.is_ok(), "{protocol:?}: {collector:?}");
         }
     }
 
     #[tokio::test]
     async fn settings_that_can_never_work_are_refused_in_words() {
-        let grpc = |endpoint| config(endpoint, OtlpProtocol::Grpc);
-        let http = |endpoint| config(endpoint, OtlpProtocol::HttpProtobuf);
-        let header = |name: &str, value: &str| Otlp {
+        let grpc = |endpoint| config(endpoint, Protocol::Grpc);
+        let http = |endpoint| config(endpoint, Protocol::HttpProtobuf);
+        let header = |name: &str, value: &str| Destination {
             headers: vec![(name.into(), value.into())],
             ..http("http://localhost:4318/v1/traces")
         };
@@ -341,7 +289,8 @@ mod tests {
             (header("a name", "v"), "the header name \"a name\""),
             (header("x", "line\nbreak"), "the value of the header x"),
         ] {
-            let refusal = Collector::new(&config).map_or_else(|error| format!("{error:#}"), |_| "accepted".to_owned());
+            let refusal = Collector::new(&config, Signal::Traces)
+                .map_or_else(|error| format!("{error:#}"), |_| "accepted".to_owned());
             assert!(refusal.contains(words), "{refusal}");
         }
     }
@@ -358,7 +307,7 @@ mod tests {
         }
     }
 
-    fn config(endpoint: &str, protocol: OtlpProtocol) -> Otlp {
-        Otlp { endpoint: endpoint.into(), protocol, headers: Vec::new(), timeout: Duration::from_secs(1), gzip: false }
+    fn config(endpoint: &str, protocol: Protocol) -> Destination {
+        Destination { timeout: Duration::from_secs(1), ..Destination::new(endpoint, protocol) }
     }
 }

@@ -2,13 +2,13 @@
 //! Our spans and resources in OTLP's own terms.
 //!
 //! In: a finished [`Span`], a [`Resource`], and the offset that turns kernel time into wall time. Out: the fields of
-//! OTLP's messages, written once, straight from what the parsers made. It drops, renames, reorders and redacts nothing:
-//! that happened before a span came here.
+//! OTLP's messages, written once, straight from what the parsers made. It renames, reorders and redacts nothing: that
+//! happened before a span came here. It leaves out what is beyond the limits, and says how much.
 
 use opentelemetry_proto::tonic::trace::v1::{SpanFlags, span::SpanKind as ProtoKind, status::StatusCode};
 use opentelemetry_semantic_conventions::SCHEMA_URL;
 
-use super::{field, protobuf::Message};
+use super::{SpanLimits, field, protobuf::Message};
 use crate::{
     attribute::{Attribute, Value},
     enrich::Resource,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Writes the fields of a `Span`.
-pub(super) fn write_span(span: &Span, offset: WallOffset, out: &mut Message) {
+pub(super) fn write_span(span: &Span, offset: WallOffset, limits: &SpanLimits, out: &mut Message) {
     out.bytes(field::span::TRACE_ID, &span.trace.0);
     out.bytes(field::span::SPAN_ID, &span.id.0);
     if let Some(state) = &span.state {
@@ -35,13 +35,14 @@ pub(super) fn write_span(span: &Span, offset: WallOffset, out: &mut Message) {
     out.varint(field::span::KIND, kind as u64);
     out.fixed64(field::span::START_TIME, offset.unix_nanos(span.start));
     out.fixed64(field::span::END_TIME, offset.unix_nanos(span.end));
-    write_attributes(field::span::ATTRIBUTES, &span.attributes, out);
-    if let Some(parent) = &span.parent {
-        write_attributes(field::span::ATTRIBUTES, &[Attribute::new(LINK_METHOD, parent.method.label())], out);
+    let method = span.parent.as_ref().map(|parent| Attribute::new(LINK_METHOD, parent.method.label()));
+    let attributes = span.attributes.iter().chain(&method);
+    let dropped = write_attributes(field::span::ATTRIBUTES, attributes, limits.attributes, limits.characters, out);
+    write_count(field::span::DROPPED_ATTRIBUTES, dropped, out);
+    for link in span.links.iter().take(limits.links) {
+        out.message(field::span::LINKS, |out| write_link(link, limits, out));
     }
-    for link in &span.links {
-        out.message(field::span::LINKS, |out| write_link(link, out));
-    }
+    write_count(field::span::DROPPED_LINKS, span.links.len().saturating_sub(limits.links), out);
     // "Don't set the span status description if the reason can be inferred from `http.response.status_code`"
     // (https://opentelemetry.io/docs/specs/semconv/http/http-spans/#status); else `error.type` says it.
     let code = if span.failed { StatusCode::Error } else { StatusCode::Unset };
@@ -51,7 +52,8 @@ pub(super) fn write_span(span: &Span, offset: WallOffset, out: &mut Message) {
 /// Writes the fields of a `ResourceSpans`, but for its scopes.
 pub(super) fn write_resource(resource: &Resource, out: &mut Message) {
     out.message(field::resource_spans::RESOURCE, |out| {
-        write_attributes(field::resource::ATTRIBUTES, &resource.attributes, out);
+        // No limit of the specification is for resources.
+        write_attributes(field::resource::ATTRIBUTES, &resource.attributes, usize::MAX, usize::MAX, out);
     });
     out.bytes(field::resource_spans::SCHEMA_URL, SCHEMA_URL.as_bytes());
 }
@@ -72,35 +74,63 @@ fn remoteness(parent: ParentSpan) -> u32 {
     if parent.remote { known | SpanFlags::ContextIsRemoteMask as u32 } else { known }
 }
 
-fn write_link(link: &SpanLink, out: &mut Message) {
+fn write_link(link: &SpanLink, limits: &SpanLimits, out: &mut Message) {
     out.bytes(field::link::TRACE_ID, &link.trace.0);
     out.bytes(field::link::SPAN_ID, &link.span.0);
-    write_attributes(field::link::ATTRIBUTES, &link.attributes, out);
+    let most = limits.link_attributes;
+    let dropped = write_attributes(field::link::ATTRIBUTES, &link.attributes, most, limits.characters, out);
+    write_count(field::link::DROPPED_ATTRIBUTES, dropped, out);
 }
 
-/// Writes a `KeyValue` for each of `attributes`.
-fn write_attributes(field: u8, attributes: &[Attribute], out: &mut Message) {
-    for Attribute { key, value } in attributes {
+/// Writes how many were dropped, if any were.
+fn write_count(field: u8, dropped: usize, out: &mut Message) {
+    if dropped > 0 {
+        out.varint(field, dropped as u64);
+    }
+}
+
+/// Writes a `KeyValue` for each of the first `most` of `attributes`, and returns how many more there are.
+fn write_attributes<'a>(
+    field: u8,
+    attributes: impl IntoIterator<Item = &'a Attribute>,
+    most: usize,
+    characters: usize,
+    out: &mut Message,
+) -> usize {
+    let mut attributes = attributes.into_iter();
+    for Attribute { key, value } in attributes.by_ref().take(most) {
         out.message(field, |out| {
             out.bytes(field::key_value::KEY, key.as_bytes());
-            out.message(field::key_value::VALUE, |out| write_value(value, out));
+            out.message(field::key_value::VALUE, |out| write_value(value, characters, out));
         });
     }
+    attributes.count()
 }
 
 /// Writes the one field of an `AnyValue`.
-fn write_value(value: &Value, out: &mut Message) {
+fn write_value(value: &Value, characters: usize, out: &mut Message) {
+    let string =
+        |text: &str, out: &mut Message| out.bytes(field::any_value::STRING, first(text, characters).as_bytes());
     match value {
-        Value::Static(text) => out.bytes(field::any_value::STRING, text.as_bytes()),
-        Value::Text(text) => out.bytes(field::any_value::STRING, text.as_bytes()),
-        Value::Shared(text) => out.bytes(field::any_value::STRING, text.as_bytes()),
+        Value::Static(text) => string(text, out),
+        Value::Text(text) => string(text, out),
+        Value::Shared(text) => string(text, out),
         Value::Int(number) => out.varint(field::any_value::INT, number.cast_unsigned()),
         Value::Texts(texts) => out.message(field::any_value::ARRAY, |out| {
             for text in texts {
-                out.message(field::array_value::VALUES, |out| out.bytes(field::any_value::STRING, text.as_bytes()));
+                out.message(field::array_value::VALUES, |out| string(text, out));
             }
         }),
     }
+}
+
+/// "if it is a string, if it exceeds that limit (counting any character in it as 1), SDKs MUST truncate that value, so
+/// that its length is at most equal to the limit" (<https://opentelemetry.io/docs/specs/otel/common/#attribute-limits>).
+fn first(text: &str, characters: usize) -> &str {
+    if text.len() <= characters {
+        return text;
+    }
+    text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
 }
 
 /// The attribute that names the evidence for the parent.
@@ -153,10 +183,26 @@ mod tests {
         assert_eq!(written(&empty_span(), WallOffset(0)).trace_state, "");
     }
 
+    #[test]
+    fn what_is_beyond_the_limits_is_left_out_and_counted() {
+        let text = |key, value: &str| Attribute::new(key, value.to_owned());
+        let attributes = vec![text("a", "žluťoučký"), text("b", "kůň"), text("c", "")];
+        let link = SpanLink { trace: TraceId([3; 16]), span: SpanId([4; 8]), attributes: attributes.clone() };
+        let span = Span { attributes, links: vec![link.clone(), link], ..empty_span() };
+        let limits = SpanLimits { attributes: 2, characters: 3, links: 1, link_attributes: 0 };
+        let mut out = Message::default();
+        write_span(&span, WallOffset(0), &limits, &mut out);
+        let written = ProtoSpan::decode(&*out.finish()).expect("it is a span");
+        let kept = [text("a", "žlu"), text("b", "kůň")].map(key_value);
+        assert_eq!((written.attributes.as_slice(), written.dropped_attributes_count), (kept.as_slice(), 1));
+        assert_eq!((written.links.len(), written.dropped_links_count), (1, 1));
+        assert_eq!((written.links[0].attributes.len(), written.links[0].dropped_attributes_count), (0, 3));
+    }
+
     /// `span`, written and read back.
     fn written(span: &Span, offset: WallOffset) -> ProtoSpan {
         let mut out = Message::default();
-        write_span(span, offset, &mut out);
+        write_span(span, offset, &SpanLimits::default(), &mut out);
         ProtoSpan::decode(&*out.finish()).expect("it is a span")
     }
 

@@ -10,13 +10,17 @@ use std::io::{self, ErrorKind, Write};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
 
-use super::batch::{Batch, Encoded};
+use super::{
+    SpanLimits,
+    batch::{Batch, Encoded},
+};
 use crate::{enrich::ServiceSpan, time::WallOffset};
 
 /// Writes batches as lines.
 #[derive(Debug)]
 pub struct JsonLines<W> {
     writer: W,
+    limits: SpanLimits,
 }
 
 /// Whether somebody still reads.
@@ -31,7 +35,13 @@ pub enum Reader {
 impl<W: Write> JsonLines<W> {
     /// Lines on `writer`. A line is written in one call, so that lines of several writers to one file do not mix.
     pub fn new(writer: W) -> Self {
-        Self { writer }
+        Self { writer, limits: SpanLimits::default() }
+    }
+
+    /// The same, of spans within other limits.
+    #[must_use]
+    pub fn within(self, limits: SpanLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Writes `spans` as one line; no line where there are none.
@@ -39,7 +49,7 @@ impl<W: Write> JsonLines<W> {
         if spans.is_empty() {
             return Ok(Reader::Present);
         }
-        let mut line = serde_json::to_vec(&request(spans, offset)?)?;
+        let mut line = serde_json::to_vec(&request(spans, offset, &self.limits)?)?;
         line.push(b'\n');
         match self.writer.write_all(&line).and_then(|()| self.writer.flush()) {
             Ok(()) => Ok(Reader::Present),
@@ -51,10 +61,10 @@ impl<W: Write> JsonLines<W> {
 
 /// One request with the spans of every resource: read back from what a collector would receive, so that both say the
 /// same.
-fn request(spans: Vec<ServiceSpan>, offset: WallOffset) -> io::Result<ExportTraceServiceRequest> {
+fn request(spans: Vec<ServiceSpan>, offset: WallOffset, limits: &SpanLimits) -> io::Result<ExportTraceServiceRequest> {
     let mut batch = Batch::default();
     for span in spans {
-        batch.add(Encoded::new(span, offset), usize::MAX).expect("nothing is too large");
+        batch.add(Encoded::new(span, offset, limits), usize::MAX).expect("nothing is too large");
     }
     Ok(ExportTraceServiceRequest::decode(batch.finish())?)
 }

@@ -105,7 +105,7 @@ impl Worker {
         let now = Instant::now();
         for span in spans {
             let mut load = self.open.take().unwrap_or_else(|| Load::new(held.split(0), now));
-            if let Err(span) = load.batch.add(Encoded::new(span, offset), self.limits.batch_bytes) {
+            if let Err(span) = load.batch.add(Encoded::new(span, offset, &self.limits.span), self.limits.batch_bytes) {
                 self.full.push_back(mem::replace(&mut load, Load::new(held.split(0), now)));
                 load.batch.add(span, usize::MAX).expect("an empty batch takes any span");
             }
@@ -143,7 +143,7 @@ impl Worker {
     fn settle(&mut self, ended: Result<(Held, Verdict), JoinError>) {
         match ended {
             Ok((held, Verdict::Taken { rejected, message })) => self.taken(held, rejected, message),
-            Ok((held, Verdict::Lost(why))) => self.lost(held, why),
+            Ok((held, Verdict::Refused(why) | Verdict::Unreachable(why))) => self.lost(held, why),
             // The task dropped what it held, so its spans are counted already.
             Err(error) => self.queue.note_error(error.to_string()),
         }

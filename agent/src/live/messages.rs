@@ -80,15 +80,17 @@ fn destination(config: &Config) -> String {
     if let Some(file) = &config.record {
         say(format!("Recording to {}; it holds heads of requests: keep it private.", file.display()));
     }
-    if let Some(otlp) = &output.otlp {
-        say(format!("Exporting to {} ({}).", otlp.endpoint_shown(), otlp.protocol.name()));
+    for destination in &output.destinations {
+        let found = if output.unasked { "; it was found there, as nothing else is configured" } else { "" };
+        say(format!("Exporting to {} ({}){found}.", destination.endpoint_shown(), destination.protocol.name()));
     }
+    let exports = !output.destinations.is_empty();
     match output.print.map(|print| print.style) {
-        Some(_) if output.otlp.is_some() => say("Printing here as well.".to_owned()),
+        Some(_) if exports => say("Printing here as well.".to_owned()),
         Some(PrintStyle::Tree) => say(NO_COLLECTOR.replace("{}", "traces are printed here as they finish")),
         Some(PrintStyle::Text) => say(NO_COLLECTOR.replace("{}", "requests are printed here, one a line")),
         Some(PrintStyle::Json) => say(NO_COLLECTOR.replace("{}", "spans are printed here as OTLP JSON")),
-        None if output.otlp.is_none() && config.record.is_none() => say("Spans are only counted.".to_owned()),
+        None if !exports && config.record.is_none() => say("Spans are only counted.".to_owned()),
         None => {}
     }
     text
@@ -239,14 +241,14 @@ mod tests {
     use spantap_common::loss::Reason;
 
     use super::*;
-    use crate::config::{Bounds, Colour, Otlp, OtlpProtocol, Output, Print};
+    use crate::config::{Bounds, Colour, Destination, Output, Print, Protocol};
 
     fn config() -> Config {
         let print = Print { style: PrintStyle::Tree, colour: Colour::Off, terminal: true };
         Config {
             tier: None,
             selection: Selection::default(),
-            output: Output { otlp: None, print: Some(print), ..Output::default() },
+            output: Output { print: Some(print), ..Output::default() },
             duration: None,
             record: None,
             quiet: false,
@@ -270,13 +272,7 @@ mod tests {
         let mut config = config();
         config.selection = Selection { pids: vec![7, 8], executables: vec!["node".into()], ..Selection::default() };
         config.duration = Some(Duration::from_secs(30));
-        config.output.otlp = Some(Otlp {
-            endpoint: "http://u:p@c:4318/v1/traces".into(),
-            protocol: OtlpProtocol::HttpProtobuf,
-            headers: Vec::new(),
-            timeout: Duration::from_secs(10),
-            gzip: false,
-        });
+        config.output.destinations = vec![Destination::new("http://u:p@c:4318/v1/traces", Protocol::HttpProtobuf)];
         insta::assert_snapshot!(banner_of(&config), @r"
         spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 5 probes live in 180 ms
         Watching pid 7, 8; executable node.
@@ -284,6 +280,9 @@ mod tests {
         Printing here as well.
         Stops after 30 s, or with Ctrl-C.
         ");
+        config.output.print = None;
+        config.output.unasked = true;
+        insta::assert_snapshot!(destination(&config), @"Exporting to http://c:4318/v1/traces (http/protobuf); it was found there, as nothing else is configured.");
         config.output = Output::default();
         config.record = Some("x.rec".into());
         insta::assert_snapshot!(banner_of(&config), @r"

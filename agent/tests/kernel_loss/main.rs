@@ -139,6 +139,40 @@ fn memory_that_cannot_be_read() {
 }
 
 #[test]
+fn a_connection_whose_first_vector_cannot_be_read() {
+    let Some(server) = server() else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = listener.local_addr().expect("bound").port();
+    let agent = Agent::start(port, JSON, "", Reader::Eager);
+    let mut near = Client::to(&server, port);
+    let (far, _) = listener.accept().expect("accept");
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let mut heard = [0; 38];
+    let first = near.request("");
+    thread::scope(|scope| {
+        let (sender, page) = channel();
+        let (far, length) = (&far, first.len());
+        let read = scope.spawn(move || read_into_page_vector(far, length, &sender));
+        let page: Page = page.recv().expect("it begins");
+        assert!(wait_until(PATIENCE, || page.is_read_under_way()), "the read waits for the request");
+        page.vanish();
+        near.stream.write_all(&first).expect("write");
+        assert_eq!(read.join().expect("no panic"), first);
+    });
+    (&far).write_all(answer).and_then(|()| near.stream.read_exact(&mut heard)).expect("an answer");
+    let second = near.request("");
+    near.stream.write_all(&second).expect("write");
+    let mut bytes = vec![0; second.len()];
+    (&far).read_exact(&mut bytes).expect("read");
+    assert_eq!(bytes, second);
+    (&far).write_all(answer).and_then(|()| near.stream.read_exact(&mut heard)).expect("an answer");
+    let account = agent.stop(libc::SIGINT);
+    assert_eq!(account.summary.losses.records.of("unreadable"), 1, "{:#?}", account.summary);
+    let server_spans: Vec<_> = account.spans.iter().filter(|span| span.kind == Kind::Server).collect();
+    assert_eq!((account.summary.requests, server_spans.len()), (3, 1), "the second is seen: {:#?}", account.spans);
+}
+
+#[test]
 fn a_head_over_the_budget() {
     let Some(server) = server() else { return };
     let agent = Agent::start(server.port(), JSON, "", Reader::Eager);

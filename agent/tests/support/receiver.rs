@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! A collector for tests: an OTLP receiver over gRPC or HTTP/protobuf that keeps what really arrived.
+//! A collector for tests: an OTLP receiver over gRPC or HTTP that keeps what really arrived.
 //!
 //! In: requests, as any exporter sends them. Out: [`Received`], decoded, and answers by the test's script (taken,
 //! partly rejected, refused, throttled, never given). It stores, checks and forwards nothing.
@@ -43,6 +43,8 @@ pub(crate) enum Transport {
     Grpc,
     /// OTLP/HTTP with protobuf bodies.
     Http,
+    /// OTLP/HTTP with JSON bodies.
+    HttpJson,
 }
 
 /// What the receiver does with a request.
@@ -117,9 +119,16 @@ impl Receiver {
         let (stop, stopped) = oneshot::channel();
         match transport {
             Transport::Grpc => drop(tokio::spawn(serve_grpc(listener, Arc::clone(&shared), stopped))),
-            Transport::Http => drop(tokio::spawn(serve_http(listener, Arc::clone(&shared), stopped))),
+            Transport::Http | Transport::HttpJson => {
+                drop(tokio::spawn(serve_http(transport, listener, Arc::clone(&shared), stopped)));
+            }
         }
         Ok(Self { transport, address, shared, _stop: stop })
+    }
+
+    /// How it is spoken to.
+    pub(crate) fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// What an exporter is told: with the signal's path for HTTP.
@@ -166,7 +175,7 @@ impl Receiver {
 pub(crate) fn endpoint(transport: Transport, address: SocketAddr) -> String {
     match transport {
         Transport::Grpc => format!("http://{address}"),
-        Transport::Http => format!("http://{address}/v1/traces"),
+        Transport::Http | Transport::HttpJson => format!("http://{address}/v1/traces"),
     }
 }
 
@@ -249,7 +258,12 @@ impl TraceService for Grpc {
 
 // --- HTTP ---
 
-async fn serve_http(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
+async fn serve_http(
+    transport: Transport,
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    mut stopped: oneshot::Receiver<()>,
+) {
     // Dropped with this task, which closes every connection.
     let mut connections = JoinSet::new();
     loop {
@@ -259,18 +273,18 @@ async fn serve_http(listener: TcpListener, shared: Arc<Shared>, mut stopped: one
         };
         if let Ok((stream, _)) = accepted {
             shared.connections.fetch_add(1, Relaxed);
-            connections.spawn(serve_connection(stream, Arc::clone(&shared)));
+            connections.spawn(serve_connection(transport, stream, Arc::clone(&shared)));
         }
     }
 }
 
 /// Serves requests until the client closes, or says something that is not worth an answer.
-async fn serve_connection(mut stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
+async fn serve_connection(transport: Transport, mut stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     let mut buffer = Vec::new();
-    while let Some(received) = read_request(&mut stream, &mut buffer).await? {
+    while let Some(received) = read_request(transport, &mut stream, &mut buffer).await? {
         let (status, headers, body) = match shared.take(received) {
-            Answer::Take => ("200 OK", String::new(), taken(None).encode_to_vec()),
-            Answer::Reject(spans, why) => ("200 OK", String::new(), taken(Some((spans, why))).encode_to_vec()),
+            Answer::Take => ("200 OK", String::new(), answer(transport, &taken(None))),
+            Answer::Reject(spans, why) => ("200 OK", String::new(), answer(transport, &taken(Some((spans, why))))),
             Answer::Refuse => ("400 Bad Request", String::new(), Vec::new()),
             Answer::TryAgain => ("503 Service Unavailable", String::new(), Vec::new()),
             Answer::TryAgainAfter(seconds) => {
@@ -278,17 +292,19 @@ async fn serve_connection(mut stream: TcpStream, shared: Arc<Shared>) -> io::Res
             }
             Answer::Silence => pending().await,
         };
-        let head = format!(
-            "HTTP/1.1 {status}\r\n{headers}Content-Type: application/x-protobuf\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
+        let (kind, length) = (media_type(transport), body.len());
+        let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
         stream.write_all(&[head.as_bytes(), &body].concat()).await?;
     }
     Ok(())
 }
 
 /// The next request; nothing when the client closed instead.
-async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<Received>> {
+async fn read_request(
+    transport: Transport,
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Option<Received>> {
     let head = loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             break buffer.drain(..end + 4).collect::<Vec<_>>();
@@ -321,11 +337,26 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Resul
         GzDecoder::new(&*body).read_to_end(&mut inflated)?;
         body = inflated;
     }
-    if header("content-type") != Some("application/x-protobuf") {
-        return Err(bad("not protobuf"));
+    if header("content-type") != Some(media_type(transport)) {
+        return Err(bad("of another type"));
     }
-    let request = ExportTraceServiceRequest::decode(&*body).map_err(|error| bad(&error.to_string()))?;
+    let request = match transport {
+        Transport::HttpJson => serde_json::from_slice(&body)?,
+        _ => ExportTraceServiceRequest::decode(&*body).map_err(|error| bad(&error.to_string()))?,
+    };
     Ok(Some(Received { request, headers, gzip, at: Instant::now() }))
+}
+
+fn media_type(transport: Transport) -> &'static str {
+    if transport == Transport::HttpJson { "application/json" } else { "application/x-protobuf" }
+}
+
+/// The answer is encoded as the request was.
+fn answer(transport: Transport, response: &ExportTraceServiceResponse) -> Vec<u8> {
+    match transport {
+        Transport::HttpJson => serde_json::to_vec(response).expect("an answer has a JSON form"),
+        _ => response.encode_to_vec(),
+    }
 }
 
 fn taken(rejected: Option<(i64, &str)>) -> ExportTraceServiceResponse {

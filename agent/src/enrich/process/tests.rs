@@ -73,8 +73,8 @@ fn a_service_instance_has_the_attributes_of_the_conventions() {
             "telemetry.distro.name=spantap",
             concat!("telemetry.distro.version=", env!("CARGO_PKG_VERSION")),
             "telemetry.sdk.language=rust",
-            "telemetry.sdk.name=opentelemetry",
-            "telemetry.sdk.version=0.33.1",
+            "telemetry.sdk.name=spantap",
+            concat!("telemetry.sdk.version=", env!("CARGO_PKG_VERSION")),
         ]
     );
 }
@@ -94,7 +94,7 @@ fn what_the_target_declares_is_merged() {
         ("service.version", "1,2"),
         ("deployment.environment.name", "prod"),
         ("service.instance.id", "cart-0"),
-        ("telemetry.sdk.name", "opentelemetry"),
+        ("telemetry.sdk.name", "spantap"),
     ] {
         assert_eq!(described.get(key).map(String::as_str), Some(value), "{key}");
     }

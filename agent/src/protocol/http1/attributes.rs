@@ -33,6 +33,9 @@ use crate::{
 /// How the end of a response is known, where its own framing could not be followed to it.
 pub(super) const RESPONSE_END: &str = "spantap.response.end";
 
+/// Who asks for the trace to be kept, whatever is decided otherwise.
+const SAMPLING_ASKED: &str = "spantap.sampling.asked";
+
 /// A connection, and what the spans of its requests say again and again.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -87,6 +90,9 @@ pub(super) fn of_request(head: &RequestHead<'_>, connection: &mut Connection) ->
         Side::Server => of_server(head, &target, connection, &mut add),
         Side::Client => of_client(head, &target, connection, &mut add),
     }
+    if let Some(asked) = head.fields.asked {
+        attributes.push(Attribute::new(SAMPLING_ASKED, asked));
+    }
     attributes
 }
 
@@ -116,7 +122,7 @@ pub(super) fn of_response(status: Option<u16>, ended: EndedBy, role: Side) -> (F
 }
 
 /// The most that [`of_request`] adds: one allocation is enough.
-const MAX_REQUEST_ATTRIBUTES: usize = 12;
+const MAX_REQUEST_ATTRIBUTES: usize = 13;
 
 /// The most that [`of_response`] adds.
 const MAX_RESPONSE_ATTRIBUTES: usize = 3;

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! What the probes remember from one call to the next: the values of their maps.
+//!
+//! In: nothing. Out: plain integers, valid for every bit pattern, that `maps.rs` gives room to. Who changes them, and
+//! when, is the business of `socket.rs`, `traffic.rs` and `batch.rs`.
+//!
+//! ```text
+//!            first bytes                a request
+//!  UNKNOWN ──────────────▶ PROBING ─────────────────▶ CAPTURED
+//!     │  nobody wants it      │  no request can begin so
+//!     └───────────────────────┴──────────────────────▶ IGNORED
+//! ```
+
+use spantap_common::endpoint::Endpoint;
+
+/// What the probes remember of a socket. Only integers: it is a map's value, zero when it is made.
+///
+/// A reader and a writer may be in it at once, on two CPUs. Each field is written by one of them, or a lost update costs
+/// a few bytes of budget.
+#[repr(C)]
+pub(crate) struct State {
+    /// One of this module's verdicts. First, since most calls look at nothing else.
+    pub(crate) verdict: u32,
+    /// Bytes that may still be copied before the connection turns round.
+    pub(crate) budget: u32,
+    /// The socket's cookie.
+    pub(crate) cookie: u64,
+    /// Calls that showed no request, on a socket older than the agent.
+    pub(crate) misses: u32,
+    /// Valid bytes of `prefix`.
+    pub(crate) prefix_length: u32,
+    /// Direction of the last call ([`spantap_common::event::data::Direction`] by its wire number); 0 before the first.
+    pub(crate) last_direction: u8,
+    /// Direction of the requests; 0 until something like one was seen.
+    pub(crate) requests: u8,
+    /// An [`Origin`] by its wire number.
+    pub(crate) origin: u8,
+    /// A [`spantap_common::sniff::Guess`] by its wire number.
+    pub(crate) protocol: u8,
+    /// 1 when the agent knows of the socket.
+    pub(crate) announced: u8,
+    /// 1 when the end of reading was reported.
+    pub(crate) read_end: u8,
+    /// 1 on a connection of the agent itself.
+    pub(crate) own: u8,
+    /// 1 when the connection is gone but the process may still read what arrived.
+    pub(crate) closing: u8,
+    /// `sk_err` when the connection went.
+    pub(crate) errno: u16,
+    /// 1 once the process has finished writing.
+    pub(crate) fin_sent: u8,
+    /// Turns of the connection, modulo 2^8.
+    pub(crate) turns: u8,
+    /// Always zero.
+    pub(crate) reserved: [u8; 4],
+    /// The first bytes of what may be a request.
+    pub(crate) prefix: [u8; PREFIX_ROOM],
+}
+
+/// Twice the power of two above [`spantap_common::sniff::PREFIX`]: an offset and a length below 32 each stay inside,
+/// which is all that the verifier can be told of their sum.
+pub(crate) const PREFIX_ROOM: usize = 64;
+
+/// No byte was seen yet.
+pub(crate) const UNKNOWN: u32 = 0;
+/// Worth a look: bytes are compared with the beginning of a request.
+pub(crate) const PROBING: u32 = 1;
+/// A request was seen: bytes are captured.
+pub(crate) const CAPTURED: u32 = 2;
+/// Left alone for good.
+pub(crate) const IGNORED: u32 = 3;
+
+/// Both ends of a connection, as one of them sees it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Ends {
+    /// The near end.
+    pub(crate) local: Endpoint,
+    /// The far end.
+    pub(crate) peer: Endpoint,
+}
+
+impl Ends {
+    /// The same connection seen from its other end.
+    #[inline(always)]
+    pub(crate) fn reversed(self) -> Self {
+        Self { local: self.peer, peer: self.local }
+    }
+}
+
+/// How far a thread's call has come.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Batch {
+    /// Address of its array of messages.
+    pub(crate) messages: u64,
+    /// Number of the next one.
+    pub(crate) next: u64,
+}
