@@ -63,14 +63,32 @@ pub struct Links {
     pub header: u64,
     /// Both ends of one connection on this host.
     pub socket: u64,
+    /// The task of the runtime that wrote the answer.
+    pub runtime: u64,
     /// One open request on the calling thread.
     pub thread: u64,
+    /// A request id that was passed on.
+    pub content: u64,
+    /// Turns of an event loop, both ways.
+    pub turn: u64,
+    /// Turns of an event loop, from the answer back.
+    pub reply: u64,
+    /// Chains of wakes.
+    pub handoff: u64,
+    /// Statistics.
+    pub assigned: u64,
     /// Calls for which the evidence contradicted itself: left without a parent.
     pub contradicted: u64,
     /// Calls of a process that had open requests, none of which could be proven to be the caller.
     pub unknown: u64,
     /// Spans that begin their trace because nothing was there to call them.
     pub root: u64,
+    /// Calls that waited for evidence as long as they may.
+    pub overdue: u64,
+    /// Times that a source of evidence found itself wrong about a process, and fell silent for a while.
+    pub distrusted: u64,
+    /// Acts of processes that were judged early, for want of room.
+    pub hurried: u64,
 }
 
 impl Vitals {

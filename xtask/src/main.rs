@@ -115,6 +115,9 @@ enum Accuracy {
         #[arg(long)]
         release: bool,
     },
+    /// Whether calls hang under the requests they were made for, in one small service per concurrency model: a table,
+    /// and exit 1 if a parent is wrong that may not be
+    Parents(accuracy::Parents),
 }
 
 fn main() -> ExitCode {
@@ -131,6 +134,7 @@ fn main() -> ExitCode {
         Command::Accuracy { of: Accuracy::Capture { cases, json, release } } => {
             accuracy::capture(&cases, json.as_deref(), build::Profile::new(release))
         }
+        Command::Accuracy { of: Accuracy::Parents(arguments) } => accuracy::parents(&arguments),
         Command::Bench { part, json, quick } => bench::bench(part, bench::Effort::new(quick), json.as_deref()),
         Command::Check => check::check(),
         Command::Tidy => check::tidy(),

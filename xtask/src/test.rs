@@ -37,7 +37,7 @@ impl Scope {
 }
 
 /// Integration tests of the agent that load probes, by file name; a file beginning with `kernel` is one of them too.
-const KERNEL_TESTS: &[&str] = &["accuracy", "binary", "kill", "matrix"];
+const KERNEL_TESTS: &[&str] = &["accuracy", "binary", "kill", "matrix", "parents"];
 
 /// The command `test`.
 pub(crate) fn test(filter: Option<&str>, scope: Scope) -> Result<()> {
@@ -60,6 +60,8 @@ pub(crate) fn test(filter: Option<&str>, scope: Scope) -> Result<()> {
         }
     }
     command.args(filter);
+    // What the quick models of concurrency need is installed as the rest of the services is.
+    command.env("SPANTAP_PARENTS_FETCH", "1");
 
     let mut sum = stream(&mut command)?;
     // Whoever asks for some tests wants those, and soon.

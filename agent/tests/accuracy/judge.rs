@@ -174,6 +174,8 @@ mod tests {
             id: format!("{kind:?}"),
             parent: None,
             evidence: None,
+            confidence: None,
+            candidates: Vec::new(),
             start: TRUTH_AT.from,
             end: TRUTH_AT.to,
         }

@@ -336,6 +336,8 @@ mod tests {
                     id: ids[index].clone(),
                     parent: index.checked_sub(1).map(|above| ids[above].clone()),
                     evidence: (index > 0).then(|| "socket".to_owned()),
+                    confidence: None,
+                    candidates: Vec::new(),
                     start: 1_000_000_000,
                     end: 1_008_000_000,
                 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// A span, and who made it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Span {
     /// `process.pid` of its resource.
     pub(crate) pid: u32,
@@ -36,10 +36,23 @@ pub(crate) struct Span {
     pub(crate) parent: Option<String>,
     /// `spantap.link.method`.
     pub(crate) evidence: Option<String>,
+    /// `spantap.link.confidence`.
+    pub(crate) confidence: Option<f64>,
+    /// Spans that are linked with a confidence: parents that were not sure enough.
+    pub(crate) candidates: Vec<Candidate>,
     /// Nanoseconds since the Unix epoch.
     pub(crate) start: u64,
     /// Nanoseconds since the Unix epoch.
     pub(crate) end: u64,
+}
+
+/// A link to what may be the parent.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Candidate {
+    /// Hex.
+    pub(crate) span: String,
+    /// `spantap.link.confidence`.
+    pub(crate) confidence: f64,
 }
 
 /// OTLP's number for what a process did.
@@ -101,7 +114,17 @@ struct WireSpan {
     #[serde(default)]
     attributes: Vec<KeyValue>,
     #[serde(default)]
+    links: Vec<Link>,
+    #[serde(default)]
     status: Option<Status>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Link {
+    span_id: String,
+    #[serde(default)]
+    attributes: Vec<KeyValue>,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +138,7 @@ struct KeyValue {
 struct AnyValue {
     string_value: Option<String>,
     int_value: Option<Value>,
+    double_value: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -149,6 +173,8 @@ impl WireSpan {
             failed: self.status.is_some_and(|status| status.code == 2),
             error: text(&self.attributes, "error.type").map(str::to_owned),
             evidence: text(&self.attributes, "spantap.link.method").map(str::to_owned),
+            confidence: confidence(&self.attributes),
+            candidates: self.links.into_iter().filter_map(Link::candidate).collect(),
             trace: self.trace_id,
             id: self.span_id,
             parent,
@@ -156,6 +182,16 @@ impl WireSpan {
             end: number(&self.end_time_unix_nano).ok_or("no end")?,
         })
     }
+}
+
+impl Link {
+    fn candidate(self) -> Option<Candidate> {
+        confidence(&self.attributes).map(|confidence| Candidate { span: self.span_id, confidence })
+    }
+}
+
+fn confidence(attributes: &[KeyValue]) -> Option<f64> {
+    value(attributes, "spantap.link.confidence")?.double_value
 }
 
 fn value<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a AnyValue> {
@@ -224,6 +260,8 @@ mod tests {
             id: "00f067aa0ba902b7".into(),
             parent: None,
             evidence: None,
+            confidence: None,
+            candidates: Vec::new(),
             start: 1_700_000_000_000_000_001,
             end: 1_700_000_000_000_000_009,
         };
@@ -240,6 +278,18 @@ mod tests {
         let span = parse(&line(&server)).expect("well-formed").remove(0);
         assert_eq!((span.kind, span.path.as_str()), (Kind::Server, "/b/x-1"));
         assert_eq!((span.parent.as_deref(), span.evidence.as_deref()), (Some("00f067aa0ba902b8"), Some("404")));
+    }
+
+    #[test]
+    fn confidences_are_read_from_spans_and_their_links() {
+        let value = r#"{"key":"spantap.link.confidence","value":{"doubleValue":0.9}}"#;
+        let linked = CLIENT.replace(
+            r#""attributes":["#,
+            &format!(r#""links":[{{"traceId":"t","spanId":"00f067aa0ba902b9","attributes":[{value}]}},{{"spanId":"x"}}],"attributes":[{value},"#),
+        );
+        let span = parse(&line(&linked)).expect("well-formed").remove(0);
+        assert_eq!(span.confidence, Some(0.9));
+        assert_eq!(span.candidates, [Candidate { span: "00f067aa0ba902b9".into(), confidence: 0.9 }]);
     }
 
     #[test]

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+// node.js PORT BACKEND STYLE: one event loop.
+// callbacks: http.get, no timers. timers: the same with setTimeout around every call. promises: async functions around
+// http.get, no timers. fetch: async functions, timers/promises and fetch. queue: callbacks over an agent with 4 sockets,
+// so that most calls wait for one.
+'use strict';
+const http = require('node:http');
+const { setTimeout: sleep } = require('node:timers/promises');
+
+const [port, backend] = process.argv.slice(2, 4).map(Number);
+const style = process.argv[4];
+const agent = new http.Agent({ keepAlive: true, maxSockets: style === 'queue' ? 4 : 256 });
+
+const duration = (shape) => (shape === 'one' ? 3 : 1 + Math.random() * 4);
+const count = (shape) => (shape === 'one' ? 1 : 2);
+const path = (shape, id, n) => `/call/${shape}/${id}/${n}`;
+
+/** Computes for up to 0.3 ms. */
+function compute() {
+  const end = performance.now() + Math.random() * 0.3;
+  while (performance.now() < end);
+}
+
+function get(shape, id, n, then) {
+  const options = { host: '127.0.0.1', port: backend, path: path(shape, id, n), agent: shape === 'fresh' ? false : agent };
+  const call = http.get(options, (answer) => {
+    let body = '';
+    answer.on('data', (part) => { body += part; });
+    answer.on('end', () => then(body));
+  });
+  call.on('error', (error) => then(String(error)));
+}
+
+function pause(shape, then) {
+  if (style === 'timers') return setTimeout(then, duration(shape));
+  compute();
+  return then();
+}
+
+/** callbacks, timers, queue */
+function workByCallbacks(shape, id, answer) {
+  const parts = [];
+  const finish = () => pause(shape, () => answer(parts.join(' ')));
+  if (shape === 'parallel') {
+    let open = 2;
+    const taken = (n) => (body) => {
+      parts[n] = body;
+      open -= 1;
+      if (open === 0) finish();
+    };
+    pause(shape, () => [0, 1].forEach((n) => get(shape, id, n, taken(n))));
+    return;
+  }
+  const next = (n) => pause(shape, () => get(shape, id, n, (body) => {
+    parts.push(body);
+    if (parts.length === count(shape)) finish(); else next(n + 1);
+  }));
+  next(0);
+}
+
+/** promises, fetch */
+async function workByPromises(shape, id, answer) {
+  const byGet = (n) => new Promise((then) => get(shape, id, n, then));
+  const byFetch = async (n) => (await fetch(`http://127.0.0.1:${backend}${path(shape, id, n)}`)).text();
+  const call = style === 'fetch' ? byFetch : byGet;
+  const wait = style === 'fetch' ? () => sleep(duration(shape)) : async () => compute();
+  let parts = [];
+  await wait();
+  if (shape === 'parallel') {
+    parts = await Promise.all([call(0), call(1)]);
+  } else {
+    parts.push(await call(0));
+    if (shape !== 'one') {
+      await wait();
+      parts.push(await call(1));
+    }
+  }
+  await wait();
+  answer(parts.join(' '));
+}
+
+const work = style === 'promises' || style === 'fetch' ? workByPromises : workByCallbacks;
+http.createServer((request, response) => {
+  const [, , shape, id] = request.url.split('/');
+  work(shape, id, (body) => response.end(body));
+}).listen(port, '127.0.0.1', 256);

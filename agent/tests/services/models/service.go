@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+// service PORT BACKEND STYLE: net/http on both sides.
+// default: the handler's goroutine makes the call. goroutine: it starts a goroutine for each call. workers: sixteen
+// goroutines that are older than the request take calls from a channel.
+package main
+
+import (
+	"io"
+	"log"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var (
+	backend = "http://127.0.0.1:" + os.Args[2]
+	pooled  = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
+	fresh   = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	jobs    = make(chan job)
+)
+
+// A call to be made, and where its answer is waited for.
+type job struct {
+	url    string
+	client *http.Client
+	answer chan string
+}
+
+func main() {
+	style := os.Args[3]
+	if style == "workers" {
+		for range 16 {
+			go func() {
+				for job := range jobs {
+					job.answer <- get(job.client, job.url)
+				}
+			}()
+		}
+	}
+	http.HandleFunc("/work/", func(w http.ResponseWriter, r *http.Request) {
+		shape, id, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/work/"), "/")
+		io.WriteString(w, strings.Join(work(style, shape, id), " "))
+	})
+	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Args[1], nil))
+}
+
+func work(style, shape, id string) []string {
+	client := pooled
+	if shape == "fresh" {
+		client = fresh
+	}
+	start := func(n int) chan string {
+		call := job{backend + "/call/" + shape + "/" + id + "/" + strconv.Itoa(n), client, make(chan string, 1)}
+		switch style {
+		case "default":
+			call.answer <- get(call.client, call.url)
+		case "goroutine":
+			go func() { call.answer <- get(call.client, call.url) }()
+		case "workers":
+			jobs <- call
+		}
+		return call.answer
+	}
+	pause(shape)
+	defer pause(shape)
+	switch shape {
+	case "one":
+		return []string{<-start(0)}
+	case "parallel":
+		first, second := start(0), start(1)
+		return []string{<-first, <-second}
+	default:
+		first := <-start(0)
+		pause(shape)
+		return []string{first, <-start(1)}
+	}
+}
+
+func get(client *http.Client, url string) string {
+	answer, err := client.Get(url)
+	if err != nil {
+		return err.Error()
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return err.Error()
+	}
+	return string(body)
+}
+
+func pause(shape string) {
+	if shape == "one" {
+		time.Sleep(3 * time.Millisecond)
+		return
+	}
+	time.Sleep(time.Millisecond + rand.N(4*time.Millisecond))
+}
