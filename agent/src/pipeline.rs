@@ -16,7 +16,7 @@ use spantap_common::{
 };
 
 use crate::{
-    enrich::{HostFacts, ServiceSpan, process::Resources},
+    enrich::{HostFacts, ServiceSpan, process::Resources, route::Routes},
     event::{self, Event, Process, Socket, SocketId},
     pairing::{ExchangeId, Pairing, Step},
     process::ProcessFacts,
@@ -92,6 +92,7 @@ pub struct Pipeline {
     known: Table<u32, Watch>,
     behind: Behind,
     resources: Resources,
+    routes: Routes,
     parsers_ticked: Timestamp,
     now: Timestamp,
 }
@@ -156,6 +157,7 @@ impl Pipeline {
                 spans: Vec::new(),
             },
             resources: Resources::new(host),
+            routes: Routes::default(),
             parsers_ticked: Timestamp::default(),
             now: Timestamp::default(),
         }
@@ -180,6 +182,11 @@ impl Pipeline {
             Input::Tick(now) => self.tick(now),
         }
         self.name_services(out);
+    }
+
+    /// Routes are named by these from now on; by default they are guessed.
+    pub fn set_routes(&mut self, routes: Routes) {
+        self.routes = routes;
     }
 
     /// From now on new requests are not looked at: what is under way may end.
@@ -375,8 +382,9 @@ impl Pipeline {
     }
 
     fn name_services(&mut self, out: &mut Vec<ServiceSpan>) {
-        out.extend(self.behind.spans.drain(..).map(|span| {
+        out.extend(self.behind.spans.drain(..).map(|mut span| {
             let resource = self.resources.resource(span.task.pid, span.end);
+            self.routes.name(&mut span, &resource.service);
             ServiceSpan { span, resource }
         }));
     }

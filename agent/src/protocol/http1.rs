@@ -40,6 +40,7 @@
 //! send requests ahead of their responses (pipelining) is taken not to begin with that during a loss. That is the one
 //! thing taken on trust. A connection on which requests *were* sent ahead is left at the first loss.
 
+mod asked;
 mod attributes;
 mod body;
 mod head;
