@@ -8,6 +8,7 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io::{self, BufWriter},
+    mem,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -20,6 +21,7 @@ use std::{
 use anyhow::Context as _;
 use rand::{TryRng as _, rngs::SysRng};
 use spantap_common::{
+    abi::MAX_PROCESSES,
     event::{Kind, process::Life},
     settings::{ProcessSettings, Verdict},
 };
@@ -43,7 +45,11 @@ use crate::{
     pipeline::{Input, Pipeline, Watch},
     priority,
     process::{ProcessFacts, ProcessId},
-    targets::{self, Reader, selection::Judge},
+    targets::{
+        self, Reader,
+        identity::{self, Finder, Finding},
+        selection::Judge,
+    },
     time::{Timestamp, WallOffset},
     vitals::Tally,
 };
@@ -351,11 +357,25 @@ struct Watched {
     born: HashMap<u32, Birth>,
     /// Decisions that the probes have not been told yet.
     decided: Vec<(u32, Option<Verdict>)>,
+    /// None where there can be no further thread: tasks stay unknown then.
+    finder: Option<Finder>,
+    /// What the probes were told of each process. Law: told.len() <= MAX_PROCESSES.
+    told: HashMap<u32, ProcessSettings>,
+    /// Processes whose memory is looked into; a finding for another one comes too late.
+    looked_into: HashMap<u32, ProcessId>,
 }
 
 impl Watched {
     fn new(judge: Judge) -> Self {
-        Self { judge, reader: Reader::new(), born: HashMap::new(), decided: Vec::new() }
+        Self {
+            judge,
+            reader: Reader::new(),
+            born: HashMap::new(),
+            decided: Vec::new(),
+            finder: Finder::start(PathBuf::from("/proc")),
+            told: HashMap::new(),
+            looked_into: HashMap::new(),
+        }
     }
 
     /// Judges the processes that are running, if there is anything to choose.
@@ -385,6 +405,9 @@ impl Watched {
                     Verdict::Ignored => Watch::Ignore,
                     Verdict::Undecided | Verdict::Target => Watch::Trace,
                 };
+                if watch == Watch::Trace {
+                    self.look_into(&facts);
+                }
                 Some((facts, watch))
             }
             Event::Process(process) => {
@@ -425,24 +448,62 @@ impl Watched {
         self.born.insert(pid, birth);
     }
 
+    /// Has the process looked into for what tells its tasks apart.
+    fn look_into(&mut self, facts: &ProcessFacts) {
+        if let Some(finder) = &self.finder
+            && identity::is_known(facts.runtime)
+            && self.looked_into.len() < MAX_PROCESSES as usize
+        {
+            self.looked_into.insert(facts.id.pid, facts.id);
+            finder.look(facts.id, facts.runtime);
+        }
+    }
+
     /// The decisions so far, for probes that are not attached yet.
     fn settings(&mut self) -> Vec<(u32, ProcessSettings)> {
         let verdicts = self.decided.drain(..).filter_map(|(pid, verdict)| Some((pid, verdict?)));
-        verdicts.map(|(pid, verdict)| (pid, settings(verdict))).collect()
+        let settings: Vec<_> = verdicts.map(|(pid, verdict)| (pid, settings(verdict))).collect();
+        self.told.extend(settings.iter().copied().take(MAX_PROCESSES as usize));
+        settings
     }
 
-    /// Passes decisions on to the probes, so that they leave the others alone themselves. What does not fit their table
-    /// is captured and dropped here.
+    /// Passes decisions and findings on to the probes, so that they leave the others alone themselves, and see the tasks of
+    /// those that they watch. What does not fit their table is captured and dropped here, and its tasks stay unknown.
     fn tell(&mut self, controls: &mut Controls) {
-        for (pid, verdict) in self.decided.drain(..) {
+        for (pid, verdict) in mem::take(&mut self.decided) {
             match verdict {
                 Some(verdict) => {
-                    if let Err(error) = controls.set_process(pid, settings(verdict)) {
-                        debug!(pid, %error, "the table of processes took no verdict");
-                    }
+                    let known = self.told.get(&pid).copied().unwrap_or_default();
+                    self.tell_one(controls, pid, ProcessSettings { verdict: verdict as u32, ..known });
                 }
-                None => controls.forget_process(pid),
+                None => {
+                    self.told.remove(&pid);
+                    controls.forget_process(pid);
+                }
             }
+        }
+        let findings: Vec<Finding> = self.finder.iter().flat_map(Finder::findings).collect();
+        for Finding { process, layout } in findings {
+            if self.looked_into.get(&process.pid) == Some(&process) {
+                let known = self.told.get(&process.pid).copied().unwrap_or_default();
+                self.tell_one(controls, process.pid, layout.into_settings(known));
+            }
+        }
+    }
+
+    fn tell_one(&mut self, controls: &mut Controls, pid: u32, settings: ProcessSettings) {
+        match controls.set_process(pid, settings) {
+            Ok(()) => {
+                self.told.insert(pid, settings);
+            }
+            Err(error) => debug!(pid, %error, "the table of processes took no settings"),
+        }
+    }
+
+    /// The memory that was looked into is no more.
+    fn leave(&mut self, pid: u32) {
+        if self.looked_into.remove(&pid).is_some() && self.told.contains_key(&pid) {
+            self.decided.push((pid, None));
         }
     }
 
@@ -466,6 +527,7 @@ impl Watched {
             Life::Fork => {}
             Life::Exec => {
                 let facts = known();
+                self.leave(pid);
                 if chooses {
                     let read = self.reader.facts(pid);
                     self.decided.push((pid, Some(self.judge.judge(read.as_ref().unwrap_or(&facts)))));
@@ -474,6 +536,7 @@ impl Watched {
             }
             Life::Exit => {
                 self.born.remove(&pid);
+                self.leave(pid);
                 if chooses {
                     self.judge.gone(pid);
                     self.decided.push((pid, None));
