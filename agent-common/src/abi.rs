@@ -73,3 +73,7 @@ pub const MAX_PORTS: u32 = 1024;
 
 /// The agent's own connections (exports), remembered so that their far end on this host is left alone too.
 pub const MAX_AGENT_CONNECTIONS: u32 = 1024;
+
+/// Seconds after which a silent unix socket is introduced again. No kernel tells tracing programs that a unix socket was
+/// closed, so user space forgets those that are silent for twice as long.
+pub const UNIX_SILENCE: u32 = 10;

@@ -24,6 +24,7 @@ mod socket;
 mod state;
 mod task;
 mod traffic;
+mod unix;
 mod verifier;
 
 use core::panic::PanicInfo;

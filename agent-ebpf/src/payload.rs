@@ -94,6 +94,7 @@ impl Moved {
     #[inline(always)]
     fn copied(&mut self, address: u64, length: u32, allowed: u32) -> u32 {
         let wanted = if length < allowed { length } else { allowed };
+        let wanted = verifier::forgotten(wanted);
         // After the budget is spent, records are many and short.
         if wanted <= OVERFLOW_HEAD as u32 {
             self.report::<OVERFLOW_HEAD>(address, length, wanted, Path::Memory)
@@ -112,7 +113,7 @@ impl Moved {
     /// copied.
     #[inline(always)]
     fn gathered(&mut self, buffers: Buffers, allowed: u32) -> u32 {
-        let wanted = if self.left < allowed { self.left } else { allowed };
+        let wanted = verifier::forgotten(if self.left < allowed { self.left } else { allowed });
         if wanted <= LARGE as u32 {
             self.gather::<LARGE, { LARGE / 4 }>(buffers, wanted)
         } else {
@@ -134,7 +135,7 @@ impl Moved {
             // SAFETY: `gathered` is the slot's own room, of which `collect` has filled this field in.
             captured = unsafe { (&raw const (*gathered).record.captured).read_volatile() };
             if captured > 0 {
-                let record = self.record(captured, captured, Tail::NONE, Path::Memory);
+                let record = self.record(captured, captured, Tail::none(), Path::Memory);
                 // SAFETY: as above, and `captured` bytes behind the record.
                 unsafe { (&raw mut (*gathered).record).write(record) };
                 slot.commit();
@@ -154,6 +155,8 @@ impl Moved {
     #[inline(always)]
     fn heads(&mut self, buffers: Buffers) {
         for index in 0..MAX_SEGMENTS {
+            // To the verifier, each round looks like the one before.
+            self.left = verifier::forgotten(self.left);
             match buffers.segment(index) {
                 Ok(segment) => {
                     let length = if segment.length < self.left.into() { segment.length as u32 } else { self.left };
@@ -202,7 +205,7 @@ impl Moved {
             }
         }
 
-        let mut tail = Tail::NONE;
+        let mut tail = Tail::none();
         let missing = length - captured;
         if captured > 0 && missing > 0 && length as usize >= TAIL {
             // Eight bytes are read in any case; those that were captured already do not count.
@@ -326,7 +329,10 @@ struct Tail {
 }
 
 impl Tail {
-    const NONE: Self = Self { bytes: [0; TAIL], length: 0 };
+    #[inline(always)]
+    fn none() -> Self {
+        Self { bytes: verifier::zero().to_le_bytes(), length: 0 }
+    }
 }
 
 const SMALL: usize = SIZE_CLASSES[0];

@@ -9,13 +9,14 @@ mod fuzz;
 use std::{mem, time::Duration};
 
 use spantap_common::{
+    abi,
     endpoint::Endpoint,
     event::{data::Direction, process::Life},
     loss::Reason,
 };
 
 use crate::{
-    enrich::{HostFacts, ServiceSpan, process::Resources},
+    enrich::{HostFacts, ServiceSpan, process::Resources, route::Routes},
     event::{self, Event, Process, Socket, SocketId},
     pairing::{ExchangeId, Pairing, Step},
     process::ProcessFacts,
@@ -59,11 +60,19 @@ pub struct Limits {
     /// How long a connection may be silent. Nothing but a lost close leaves one behind, so this is only to be longer
     /// than anybody keeps an idle connection: an hour is twelve times nginx's and a hundred times Node's default.
     pub silence: Duration,
+    /// How long a connection between unix sockets may be silent while no request is open. Nobody sees most of them close;
+    /// the probes introduce one again that goes on after half of this time.
+    pub unix_silence: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 64 << 10, exchanges: 64 << 10, silence: Duration::from_secs(3600) }
+        Self {
+            connections: 64 << 10,
+            exchanges: 64 << 10,
+            silence: Duration::from_secs(3600),
+            unix_silence: UNIX_SILENCE,
+        }
     }
 }
 
@@ -83,6 +92,7 @@ pub struct Pipeline {
     known: Table<u32, Watch>,
     behind: Behind,
     resources: Resources,
+    routes: Routes,
     parsers_ticked: Timestamp,
     now: Timestamp,
 }
@@ -91,6 +101,13 @@ struct Connection {
     assembler: Assembler,
     talk: Talk,
     used: Timestamp,
+}
+
+impl Connection {
+    /// How long it may be silent.
+    fn silence(&self, limits: &Limits) -> Duration {
+        if self.talk.is_left_in_silence() { limits.unix_silence } else { limits.silence }
+    }
 }
 
 /// What is said on one connection.
@@ -140,6 +157,7 @@ impl Pipeline {
                 spans: Vec::new(),
             },
             resources: Resources::new(host),
+            routes: Routes::default(),
             parsers_ticked: Timestamp::default(),
             now: Timestamp::default(),
         }
@@ -164,6 +182,11 @@ impl Pipeline {
             Input::Tick(now) => self.tick(now),
         }
         self.name_services(out);
+    }
+
+    /// Routes are named by these from now on; by default they are guessed.
+    pub fn set_routes(&mut self, routes: Routes) {
+        self.routes = routes;
     }
 
     /// From now on new requests are not looked at: what is under way may end.
@@ -244,7 +267,7 @@ impl Pipeline {
         }
         self.behind.vitals.sockets += 1;
         let Some(protocol) = TABLE.iter().find(|protocol| protocol.guess == socket.protocol) else { return };
-        let Socket { local, peer, .. } = *socket;
+        let Socket { local, peer, unix, .. } = *socket;
         // Whoever sends requests is the client, whatever the ports and whoever connected.
         let (role, client, server) = match socket.requests {
             Direction::Write => (Side::Client, local, peer),
@@ -265,7 +288,7 @@ impl Pipeline {
         let connection = Box::new(Connection {
             assembler: Assembler::new(socket),
             talk: Talk {
-                parser: Some((protocol.parser)(Link { role, local, peer })),
+                parser: Some((protocol.parser)(Link { role, local, peer, unix })),
                 pairing: Pairing::new(socket.id, socket.moment.at),
                 role,
                 client,
@@ -317,7 +340,7 @@ impl Pipeline {
             let mut expired = Vec::new();
             for (id, connection) in &mut self.connections {
                 connection.talk.tick(now, &mut self.behind);
-                if now.since(connection.used) >= self.limits.silence {
+                if now.since(connection.used) >= connection.silence(&self.limits) {
                     expired.push((*id, connection.used));
                 }
             }
@@ -341,7 +364,11 @@ impl Pipeline {
         quietest.truncate(many);
         quietest.sort_unstable();
         for (used, id) in quietest {
-            self.behind.vitals.lost.parts.add(Reason::TableFull, 1);
+            if self.connections.get(&id).is_some_and(|connection| connection.talk.is_left_in_silence()) {
+                self.behind.vitals.expired += 1;
+            } else {
+                self.behind.vitals.lost.parts.add(Reason::TableFull, 1);
+            }
             self.give_up(id, Moment { at: used, ..Moment::default() });
         }
     }
@@ -354,8 +381,9 @@ impl Pipeline {
     }
 
     fn name_services(&mut self, out: &mut Vec<ServiceSpan>) {
-        out.extend(self.behind.spans.drain(..).map(|span| {
+        out.extend(self.behind.spans.drain(..).map(|mut span| {
             let resource = self.resources.resource(span.task.pid, span.end);
+            self.routes.name(&mut span, &resource.service);
             ServiceSpan { span, resource }
         }));
     }
@@ -374,6 +402,11 @@ impl Talk {
     /// Whether this is what is said in these parts, between these ends.
     fn is_between(&self, role: Side, client: Endpoint, server: Endpoint) -> bool {
         (self.role, self.client, self.server) == (role, client, server)
+    }
+
+    /// Whether it may have been closed without a word: nothing is under way, and its close would not be seen.
+    fn is_left_in_silence(&self) -> bool {
+        self.client.is_unix() && self.pairing.is_idle()
     }
 
     fn piece(&mut self, piece: Piece<'_>, behind: &mut Behind) -> Talking {
@@ -505,6 +538,9 @@ fn cause_of(errno: u16) -> Cause {
         _ => Cause::ConnectionClosed,
     }
 }
+
+/// Twice what the probes take for silence, by a clock of 2^30 ns.
+const UNIX_SILENCE: Duration = Duration::from_secs(2 * abi::UNIX_SILENCE as u64 + 2);
 
 /// How often parsers are asked whether silence has ended something: a fraction of the second that a span may be late.
 const PARSER_TICK: Duration = Duration::from_millis(250);

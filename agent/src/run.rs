@@ -171,7 +171,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let mut vitals = inlet.pipeline.vitals().clone();
     vitals.lost.records = lost_records(&probes, &inlet);
     inlet.close()?;
-    outputs.finish(&mut vitals);
+    outputs.finish(&mut vitals, clock::now());
     Ok(())
 }
 
@@ -233,7 +233,7 @@ pub fn replay(path: &Path, config: &Config) -> Result<(), RunError> {
     }
     pipeline.finish(&mut spans);
     outputs.take(&mut spans, pipeline.vitals(), wall, now);
-    outputs.finish(&mut pipeline.vitals().clone());
+    outputs.finish(&mut pipeline.vitals().clone(), now);
     Ok(())
 }
 

@@ -91,6 +91,10 @@ pub const FIELDS: &[Field] = &[
     field("OFFSET_SOCK_NET", "sock", &["__sk_common.skc_net.net"]),
     // A bit-field of 8 bits before 5.6 (bf9765145b85).
     field("OFFSET_SOCK_PROTOCOL", "sock", &["sk_protocol"]),
+    // The same.
+    field("OFFSET_SOCK_TYPE", "sock", &["sk_type"]),
+    field("OFFSET_SOCK_PEER_PID", "sock", &["sk_peer_pid"]),
+    field("OFFSET_SOCK_QUEUED", "sock", &["sk_receive_queue.qlen"]),
     field("OFFSET_SOCK_FLAGS", "sock", &["sk_flags", "__sk_common.skc_flags"]),
     field("OFFSET_SOCK_SHUTDOWN", "sock", &["sk_shutdown"]),
     field("OFFSET_SOCK_ERROR", "sock", &["sk_err"]),
@@ -117,6 +121,15 @@ pub const FIELDS: &[Field] = &[
     field("OFFSET_BINARY_PATH", "linux_binprm", &["filename"]),
 ];
 
+/// The same of unix sockets, which a kernel may have as a module, or not at all.
+pub const UNIX_FIELDS: &[Field] = &[
+    field("OFFSET_UNIX_PEER", "unix_sock", &["peer"]),
+    field("OFFSET_UNIX_NAME", "unix_sock", &["addr"]),
+    field("OFFSET_NAME_LENGTH", "unix_address", &["len"]),
+    field("OFFSET_NAME_TEXT", "unix_address", &["name"]),
+    field("OFFSET_PID_NUMBERS", "pid", &["numbers"]),
+];
+
 const fn field(global: &'static str, structure: &'static str, paths: &'static [&'static str]) -> Field {
     Field { global, structure, paths }
 }
@@ -131,6 +144,13 @@ pub fn offsets(btf: &Btf) -> Result<Vec<(&'static str, u32)>, MissingField> {
         offsets.push((global, btf::offset(btf, "pt_regs", path)? + 8 * index));
     }
     Ok(offsets)
+}
+
+/// The offset of every field in [`UNIX_FIELDS`]; none where one is missing.
+pub fn unix_offsets(btf: &Btf) -> Option<Vec<(&'static str, u32)>> {
+    let offset =
+        |field: &Field| btf::offset(btf, field.structure, field.paths).ok().map(|offset| (field.global, offset));
+    UNIX_FIELDS.iter().map(offset).collect()
 }
 
 /// Where a saved register lies in `struct pt_regs`.
@@ -203,8 +223,12 @@ mod tests {
 
     #[test]
     fn a_global_is_filled_once() {
-        let mut globals: Vec<_> =
-            FIELDS.iter().map(|field| field.global).chain(REGISTERS.iter().map(|register| register.global)).collect();
+        let mut globals: Vec<_> = FIELDS
+            .iter()
+            .chain(UNIX_FIELDS)
+            .map(|field| field.global)
+            .chain(REGISTERS.iter().map(|register| register.global))
+            .collect();
         globals.sort_unstable();
         let all = globals.len();
         globals.dedup();

@@ -40,6 +40,7 @@
 //! send requests ahead of their responses (pipelining) is taken not to begin with that during a loss. That is the one
 //! thing taken on trust. A connection on which requests *were* sent ahead is left at the first loss.
 
+mod asked;
 mod attributes;
 mod body;
 mod head;
@@ -273,7 +274,7 @@ impl Parser for Http1 {
 /// When a response is handed out without a request, when a budget does not hold, or when the parser goes on after it gave
 /// up.
 pub fn fuzz_http1(data: &[u8]) {
-    let link = Link { role: Side::Server, local: Endpoint::v4([0; 4], 80), peer: Endpoint::v4([0; 4], 1) };
+    let link = Link { role: Side::Server, local: Endpoint::v4([0; 4], 80), peer: Endpoint::v4([0; 4], 1), unix: None };
     let mut parser = Http1::new(link);
     let (mut out, mut position, mut waiting, mut over) = (Vec::new(), 0_u32, 0_usize, false);
     let mut rest = data;

@@ -10,7 +10,7 @@ use httparse::{EMPTY_HEADER, Header, ParserConfig};
 use memchr::memchr_iter;
 use spantap_common::abi::HEADER_BUDGET;
 
-use super::Method;
+use super::{Method, asked};
 use crate::{context::TraceContext, time::Moment};
 
 /// A head under way.
@@ -97,6 +97,8 @@ pub(super) struct Fields<'a> {
     pub(super) forwarded_for: Option<&'a [u8]>,
     pub(super) forwarded_host: Option<&'a [u8]>,
     pub(super) forwarded_proto: Option<&'a [u8]>,
+    /// Who asks for the trace to be kept.
+    pub(super) asked: Option<&'static str>,
 }
 
 /// What the Content-Length fields say together.
@@ -372,6 +374,7 @@ impl<'a> Fields<'a> {
         let mut fields = Self { disguised: has_disguised_field(head, lines, headers), ..Self::default() };
         for Header { name, value } in headers {
             let first = |field: &mut Option<&'a [u8]>| *field = field.or(Some(value));
+            fields.asked = fields.asked.or_else(|| asked::by(name, value));
             // The length tells most fields apart without looking at them.
             match name.len() {
                 4 if name.eq_ignore_ascii_case("host") => first(&mut fields.host),
