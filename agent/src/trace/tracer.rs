@@ -70,6 +70,7 @@ pub struct Tracer {
     /// hardly ever is.
     nodes: Table<ExchangeId, Box<Node>>,
     /// Room of nodes that were let go. Law: spare.len() <= MOST_SPARE.
+    #[expect(clippy::vec_box, reason = "it holds the boxes themselves, for `nodes`")]
     spare: Vec<Box<Node>>,
     parenting: Parenting,
     /// CLIENT ends whose SERVER end has not shown up.
