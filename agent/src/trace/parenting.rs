@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! acts ─► in kernel-time order, once nothing can overtake them (SETTLE)
-//!      ─► the process's sources, best first ([`evidence`]): header · runtime · thread · turn and reply
+//!      ─► the process's sources, best first ([`evidence`]): header · runtime · thread · content · turn and reply
 //!      ─► the first exact answer decides; none, once all requests that were open are over: unknown
 //! ```
 //!
@@ -15,6 +15,7 @@
 //! own end.
 
 mod act;
+mod content;
 mod header;
 mod source;
 mod thread;
@@ -31,6 +32,7 @@ use smallvec::SmallVec;
 
 pub(crate) use self::act::{Act, What};
 use self::{
+    content::Content,
     header::Header,
     source::{Claim, Claims, Source},
     thread::Thread,
@@ -43,16 +45,17 @@ use crate::{pairing::ExchangeId, process::Runtime, table::Table, time::Timestamp
 fn evidence(runtime: Runtime) -> Vec<Box<dyn Source>> {
     let header = || Box::new(Header::default()) as Box<dyn Source>;
     let thread = || Box::new(Thread::default()) as Box<dyn Source>;
+    let content = || Box::new(Content::default()) as Box<dyn Source>;
     let turns = || Box::new(Turns::of_a_loop()) as Box<dyn Source>;
     match runtime {
         // Go runs goroutines on whichever thread is free: 71 of 86 calls were wrong by thread at 8 connections (2026-11).
-        Runtime::Go => vec![header()],
+        Runtime::Go => vec![header(), content()],
         // One thread runs everything.
-        Runtime::Node => vec![header(), turns()],
+        Runtime::Node => vec![header(), content(), turns()],
         // asyncio has queues of its own, and everything that is woken by one response is answered in one go.
-        Runtime::Python => vec![header(), thread(), Box::new(Turns::of_a_scheduler())],
+        Runtime::Python => vec![header(), thread(), content(), Box::new(Turns::of_a_scheduler())],
         Runtime::Native | Runtime::Java | Runtime::Ruby | Runtime::Php | Runtime::Dotnet => {
-            vec![header(), thread(), turns()]
+            vec![header(), thread(), content(), turns()]
         }
     }
 }
