@@ -29,6 +29,7 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(crate) struct Moved {
     header: Header,
+    identity: [u64; 3],
     position: u32,
     opposite: u32,
     left: u32,
@@ -36,15 +37,15 @@ pub(crate) struct Moved {
 }
 
 impl Moved {
-    /// `length` bytes, from the position that `before` names, moved now by the current task.
+    /// `length` bytes, from the position that `before` names, moved now by the current thread, which runs `identity`.
     #[inline(always)]
-    pub(crate) fn new(socket: u64, direction: Direction, before: Positions, length: u32) -> Self {
+    pub(crate) fn new(socket: u64, direction: Direction, before: Positions, length: u32, identity: [u64; 3]) -> Self {
         let (position, opposite) = match direction {
             Direction::Read => (before.read, before.write),
             Direction::Write => (before.write, before.read),
         };
         let header = task::header(Kind::Data, socket, 0);
-        Self { header, position, opposite, left: length, direction: direction.to_wire() }
+        Self { header, identity, position, opposite, left: length, direction: direction.to_wire() }
     }
 }
 
@@ -225,7 +226,7 @@ impl Moved {
         let [tail_length, direction, path, reserved @ ..] = verifier::masked(last, 0x00ff_ffff).to_le_bytes();
         DataRecord {
             header: Header { size: size_of::<DataRecord>() as u32 + captured, ..self.header },
-            identity: [verifier::zero(), verifier::zero(), verifier::zero()],
+            identity: self.identity,
             position: self.position,
             opposite: self.opposite,
             length,

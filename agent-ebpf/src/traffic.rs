@@ -19,7 +19,7 @@ use crate::{
     kernel::{Positions, Registers, Sock},
     loss,
     payload::{self, Moved},
-    socket,
+    runtime, socket,
     state::{CAPTURED, IGNORED, PROBING, State, UNKNOWN},
     verifier,
 };
@@ -86,7 +86,8 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     if state.last_direction != direction.to_wire() && socket::unwanted(state, reached).is_some() {
         return None;
     }
-    payload::capture(state, buffers, Moved::new(state.cookie, direction, before, length));
+    let identity = runtime::identity(registers(), state.requests);
+    payload::capture(state, buffers, Moved::new(state.cookie, direction, before, length, identity));
     if let Direction::Read = direction {
         socket::caught_up(sock, state);
     }

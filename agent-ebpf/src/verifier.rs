@@ -21,13 +21,3 @@ pub(crate) fn at_most(value: u64, limit: u64) -> u64 {
     let value = masked(value, 2 * limit - 1);
     if value > limit { limit } else { value }
 }
-
-/// A zero that the optimiser cannot see. It turns neighbouring zeros into a call of memset, which on BPF is a loop over
-/// bytes.
-#[inline(always)]
-pub(crate) fn zero() -> u64 {
-    let zero: u64;
-    // SAFETY: one assignment to its own operand.
-    unsafe { asm!("{0} = 0", out(reg) zero, options(pure, nomem, nostack)) }
-    zero
-}

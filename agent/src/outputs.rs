@@ -84,7 +84,9 @@ impl<'a> Outputs<'a> {
         {
             say(&format!("{hint}\n"));
         }
-        let spans = std::mem::take(spans);
+        // The next batch is about as large.
+        let room = Vec::with_capacity(spans.len());
+        let spans = std::mem::replace(spans, room);
         if self.exporters.is_empty() {
             if let Some(printer) = &mut self.printer {
                 printer.take(spans, wall, now);

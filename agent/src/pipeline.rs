@@ -71,7 +71,9 @@ impl Default for Limits {
 pub struct Pipeline {
     limits: Limits,
     /// Law: connections.len() <= limits.connections.
-    connections: Table<SocketId, Connection>,
+    ///
+    /// Boxed: a table has up to twice as many places as it has entries, and is copied when it grows.
+    connections: Table<SocketId, Box<Connection>>,
     /// Connections whose assembler waits for a record.
     waiting: Vec<SocketId>,
     /// Connections that cannot be followed any further, since the last tick.
@@ -248,7 +250,8 @@ impl Pipeline {
             Direction::Write => (Side::Client, local, peer),
             Direction::Read => (Side::Server, peer, local),
         };
-        let same = |known: &Connection| known.talk.is_between(role, client, server) || known.assembler.is_at(socket);
+        let same =
+            |known: &Box<Connection>| known.talk.is_between(role, client, server) || known.assembler.is_at(socket);
         match self.connections.get(&socket.id).map(same) {
             // Announced twice: the first introduction did not get through, as far as the kernel knew; or the answer's
             // record comes after the close that it provoked, when the kernel may have given the port away already.
@@ -260,7 +263,7 @@ impl Pipeline {
         if self.connections.len() >= self.limits.connections {
             self.evict();
         }
-        let connection = Connection {
+        let connection = Box::new(Connection {
             assembler: Assembler::new(socket),
             talk: Talk {
                 parser: Some((protocol.parser)(Link { role, local, peer })),
@@ -272,7 +275,7 @@ impl Pipeline {
                 connected: socket.connected,
             },
             used: socket.moment.at,
-        };
+        });
         self.connections.insert(socket.id, connection);
     }
 
@@ -284,7 +287,7 @@ impl Pipeline {
             }
             return;
         };
-        let Connection { assembler, talk, used } = connection;
+        let Connection { assembler, talk, used } = &mut **connection;
         *used = at.at;
         let mut open = true;
         let followed = talk.parser.is_some();

@@ -184,7 +184,8 @@ impl Http1 {
             connection: attributes::Connection::new(link),
             client: Direction::default(),
             server: Direction::default(),
-            waiting: VecDeque::new(),
+            // Most clients wait for each answer: a queue that grows from nothing makes room for four.
+            waiting: VecDeque::with_capacity(1),
             answer: None,
             overtaken: false,
             recognised: false,

@@ -17,6 +17,7 @@
 mod act;
 mod content;
 mod header;
+mod runtime;
 mod source;
 mod thread;
 mod trust;
@@ -34,6 +35,7 @@ pub(crate) use self::act::{Act, What};
 use self::{
     content::Content,
     header::Header,
+    runtime::Tasks,
     source::{Claim, Claims, Source},
     thread::Thread,
     turn::Turns,
@@ -47,13 +49,17 @@ fn evidence(runtime: Runtime) -> Vec<Box<dyn Source>> {
     let thread = || Box::new(Thread::default()) as Box<dyn Source>;
     let content = || Box::new(Content::default()) as Box<dyn Source>;
     let turns = || Box::new(Turns::of_a_loop()) as Box<dyn Source>;
+    let tasks = || Tasks::of(runtime).map(|tasks| Box::new(tasks) as Box<dyn Source>);
     match runtime {
         // Go runs goroutines on whichever thread is free: 71 of 86 calls were wrong by thread at 8 connections (2026-11).
-        Runtime::Go => vec![header(), content()],
+        Runtime::Go => [header()].into_iter().chain(tasks()).chain([content()]).collect(),
         // One thread runs everything.
         Runtime::Node => vec![header(), content(), turns()],
         // asyncio has queues of its own, and everything that is woken by one response is answered in one go.
-        Runtime::Python => vec![header(), thread(), content(), Box::new(Turns::of_a_scheduler())],
+        Runtime::Python => {
+            let turns = Box::new(Turns::of_a_scheduler()) as Box<dyn Source>;
+            [header()].into_iter().chain(tasks()).chain([thread(), content(), turns]).collect()
+        }
         Runtime::Native | Runtime::Java | Runtime::Ruby | Runtime::Php | Runtime::Dotnet => {
             vec![header(), thread(), content(), turns()]
         }
