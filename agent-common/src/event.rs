@@ -7,6 +7,7 @@
 pub mod data;
 pub mod process;
 pub mod socket;
+pub mod unix;
 
 use core::mem::offset_of;
 
@@ -46,6 +47,8 @@ pub enum Kind {
     Shut,
     /// [`process::ProcessRecord`].
     Process,
+    /// [`unix::UnixRecord`]: the same as [`Kind::Socket`], of a unix socket.
+    Unix,
 }
 
 impl Kind {
@@ -56,6 +59,7 @@ impl Kind {
             Self::Data => 2,
             Self::Shut => 3,
             Self::Process => 4,
+            Self::Unix => 5,
         }
     }
 
@@ -66,6 +70,7 @@ impl Kind {
             2 => Some(Self::Data),
             3 => Some(Self::Shut),
             4 => Some(Self::Process),
+            5 => Some(Self::Unix),
             _ => None,
         }
     }

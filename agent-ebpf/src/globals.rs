@@ -34,6 +34,8 @@ globals! {
     /// 1 where a socket is no more than an address to the verifier: it was found by walking from a descriptor, or the
     /// kernel lends tracing programs no helper that takes sockets. Fields are copied then, and state is kept by address.
     BY_ADDRESS: u32;
+    /// 1 where unix sockets are followed: the tier shows all their calls, and the kernel describes them.
+    UNIX_SOCKETS: u32;
 }
 
 // Named as in `kernel/btf.rs` of the agent: OFFSET_<structure>_<field>.
@@ -48,6 +50,9 @@ globals! {
     OFFSET_SOCK_PEER_V6: u32;
     OFFSET_SOCK_NET: u32;
     OFFSET_SOCK_PROTOCOL: u32;
+    OFFSET_SOCK_TYPE: u32;
+    OFFSET_SOCK_PEER_PID: u32;
+    OFFSET_SOCK_QUEUED: u32;
     OFFSET_SOCK_FLAGS: u32;
     OFFSET_SOCK_SHUTDOWN: u32;
     OFFSET_SOCK_ERROR: u32;
@@ -56,12 +61,18 @@ globals! {
     OFFSET_TCP_COPIED: u32;
     OFFSET_TCP_RECEIVED: u32;
     OFFSET_TCP_WRITTEN: u32;
+    OFFSET_UNIX_PEER: u32;
+    OFFSET_UNIX_NAME: u32;
+    OFFSET_NAME_LENGTH: u32;
+    OFFSET_NAME_TEXT: u32;
+    OFFSET_PID_NUMBERS: u32;
     OFFSET_TASK_PID: u32;
     OFFSET_TASK_TGID: u32;
     OFFSET_TASK_PARENT: u32;
     OFFSET_TASK_STARTED: u32;
     OFFSET_TASK_COMMAND: u32;
     OFFSET_TASK_FILES: u32;
+    OFFSET_TASK_THREAD_POINTER: u32;
     OFFSET_FILES_TABLE: u32;
     OFFSET_TABLE_SIZE: u32;
     OFFSET_TABLE_FILES: u32;
@@ -77,6 +88,8 @@ globals! {
     OFFSET_REGISTERS_FIFTH: u32;
     OFFSET_REGISTERS_RESULT: u32;
     OFFSET_REGISTERS_MODE: u32;
+    OFFSET_REGISTERS_STACK: u32;
+    OFFSET_REGISTERS_GOROUTINE: u32;
 }
 
 globals! {

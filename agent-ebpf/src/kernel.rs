@@ -7,10 +7,10 @@ use aya_ebpf::{
     Global,
     helpers::generated::{
         bpf_get_current_task, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_probe_read_kernel,
-        bpf_skc_to_tcp_sock, bpf_task_pt_regs,
+        bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock, bpf_task_pt_regs,
     },
 };
-use spantap_common::endpoint::Endpoint;
+use spantap_common::{endpoint::Endpoint, event::unix::NAME_ROOM};
 
 use crate::{globals, state::Ends, task};
 
@@ -18,8 +18,17 @@ use crate::{globals, state::Ends, task};
 #[derive(Clone, Copy)]
 pub(crate) struct Sock(*const u8);
 
-/// Positions reached in both directions, in TCP's sequence numbers. A FIN is not counted, sent or received: they are
-/// positions of bytes.
+/// A kind of socket whose bytes are a stream.
+#[derive(Clone, Copy)]
+pub(crate) enum Stream {
+    /// TCP over IPv4 or IPv6.
+    Tcp,
+    /// A unix socket of type SOCK_STREAM.
+    Unix,
+}
+
+/// Positions reached in both directions: TCP's sequence numbers, or the bytes counted of a unix socket. A FIN is not
+/// counted, sent or received: they are positions of bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Positions {
     /// The next byte the process will read.
@@ -76,6 +85,75 @@ impl Sock {
         // `sk_protocol` shares its name with other families' protocols: the family comes first.
         let family = self.family();
         (family == AF_INET || family == AF_INET6) && self.field::<u16>(&globals::OFFSET_SOCK_PROTOCOL) == IPPROTO_TCP
+    }
+
+    /// Whether it is a unix socket that carries a stream, and such are followed.
+    #[inline(always)]
+    pub(crate) fn is_unix(self) -> bool {
+        globals::UNIX_SOCKETS.load() != 0
+            && self.family() == AF_UNIX
+            && self.field::<u16>(&globals::OFFSET_SOCK_TYPE) == SOCK_STREAM
+    }
+
+    /// Which kind of stream it carries, if it is one that is followed.
+    #[inline(always)]
+    pub(crate) fn stream(self) -> Option<Stream> {
+        if self.is_tcp() {
+            Some(Stream::Tcp)
+        } else if self.is_unix() {
+            Some(Stream::Unix)
+        } else {
+            None
+        }
+    }
+
+    /// The other end of a unix socket; none when it never had one, or has left it. Whoever is in a call on a socket holds
+    /// it open, and an open stream socket holds its peer: `unix_peer(sk)` is set once and dropped by
+    /// `unix_release_sock` alone.
+    #[inline(always)]
+    pub(crate) fn unix_peer(self) -> Option<Self> {
+        let peer: *const u8 = field(self.unix_self()?, &globals::OFFSET_UNIX_PEER);
+        (!peer.is_null()).then_some(Self(peer))
+    }
+
+    /// Copies a unix socket's name; returns its length, 0 where it has none.
+    #[inline(always)]
+    pub(crate) fn unix_name(self, name: *mut [u8; NAME_ROOM]) -> u16 {
+        let Some(unix) = self.unix_self() else { return 0 };
+        let address: *const u8 = field(unix, &globals::OFFSET_UNIX_NAME);
+        if address.is_null() {
+            return 0;
+        }
+        // `unix_address.len` counts the family too.
+        let length = copied::<u32>(address, &globals::OFFSET_NAME_LENGTH).wrapping_sub(FAMILY_SIZE as u32);
+        if length == 0 || length > NAME_ROOM as u32 {
+            return 0;
+        }
+        let text = address.wrapping_add(globals::OFFSET_NAME_TEXT.load() as usize + FAMILY_SIZE);
+        // SAFETY: `name` has room for NAME_ROOM bytes. What was allocated for a shorter name may end before; the helper
+        // then writes zeros.
+        let failed = unsafe { bpf_probe_read_kernel(name.cast(), NAME_ROOM as u32, text.cast()) };
+        if failed == 0 { length as u16 } else { 0 }
+    }
+
+    /// The process that its credentials name as the peer; 0 where they name none.
+    #[inline(always)]
+    pub(crate) fn peer_pid(self) -> u32 {
+        let pid: *const u8 = self.field(&globals::OFFSET_SOCK_PEER_PID);
+        if pid.is_null() { 0 } else { copied(pid, &globals::OFFSET_PID_NUMBERS) }
+    }
+
+    /// How many buffers wait to be read.
+    #[inline(always)]
+    pub(crate) fn queued(self) -> u32 {
+        self.field(&globals::OFFSET_SOCK_QUEUED)
+    }
+
+    #[inline(always)]
+    fn unix_self(self) -> Option<*const u8> {
+        // SAFETY: the helper takes the trusted pointer.
+        let unix: *const u8 = unsafe { bpf_skc_to_unix_sock(self.0.cast_mut().cast()) }.cast_const().cast();
+        (!unix.is_null()).then_some(unix)
     }
 
     /// The number that names it until the next boot.
@@ -244,6 +322,15 @@ impl Task {
     }
 }
 
+/// Where the current thread's own data begin in its process's memory: what user space put into the processor's register
+/// for it.
+#[inline(always)]
+pub(crate) fn thread_pointer() -> u64 {
+    // SAFETY: the helper takes no argument. Not its BTF twin: that came with 5.11.
+    let task = unsafe { bpf_get_current_task() } as *const u8;
+    copied(task, &globals::OFFSET_TASK_THREAD_POINTER)
+}
+
 /// `struct linux_binprm`: a program about to run.
 #[derive(Clone, Copy)]
 pub(crate) struct Binary(*const u8);
@@ -325,6 +412,18 @@ impl Registers {
         field(self.0, &globals::OFFSET_REGISTERS_FOURTH)
     }
 
+    /// The stack pointer.
+    #[inline(always)]
+    pub(crate) fn stack(self) -> u64 {
+        field(self.0, &globals::OFFSET_REGISTERS_STACK)
+    }
+
+    /// The register in which Go's compiler keeps the running goroutine; anything in other programs.
+    #[inline(always)]
+    pub(crate) fn goroutine(self) -> u64 {
+        field(self.0, &globals::OFFSET_REGISTERS_GOROUTINE)
+    }
+
     /// The fifth argument.
     #[inline(always)]
     pub(crate) fn fifth(self) -> u64 {
@@ -384,11 +483,17 @@ const S_IFSOCK: u16 = 0o140_000;
 /// -ENOSYS: entry code on x86-64 puts it where the result will be.
 const NOT_RETURNED: u64 = -38_i64 as u64;
 /// `include/linux/socket.h`.
+const AF_UNIX: u16 = 1;
+/// `include/linux/socket.h`.
 const AF_INET: u16 = 2;
 /// `include/linux/socket.h`.
 const AF_INET6: u16 = 10;
 /// `include/uapi/linux/in.h`.
 const IPPROTO_TCP: u16 = 6;
+/// `include/linux/net.h`.
+const SOCK_STREAM: u16 = 1;
+/// `sizeof(sockaddr_un.sun_family)`.
+const FAMILY_SIZE: usize = 2;
 /// `enum sock_flags` in `include/net/sock.h`: its first two have stood there since 2.6.
 const SOCK_DEAD: u64 = 0;
 /// Set by `tcp_fin` alone.

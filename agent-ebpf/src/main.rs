@@ -18,11 +18,13 @@ mod kernel;
 mod loss;
 mod maps;
 mod payload;
+mod runtime;
 mod slot;
 mod socket;
 mod state;
 mod task;
 mod traffic;
+mod unix;
 mod verifier;
 
 use core::panic::PanicInfo;

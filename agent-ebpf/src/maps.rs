@@ -13,7 +13,7 @@ use spantap_common::{
     settings::ProcessSettings,
 };
 
-use crate::state::{Batch, Ends, State};
+use crate::state::{Batch, Counted, Ends, State};
 
 /// Records. Written by every probe, read by the agent. Full: the record is dropped and `LOST[RingFull]` counts it.
 #[map]
@@ -28,7 +28,12 @@ pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason:
 #[btf_map]
 pub(crate) static SOCKETS: SkStorage<State> = SkStorage::new();
 
-/// The same by the socket's address, where it cannot be kept in the socket ([`crate::globals::BY_ADDRESS`]). Removed when
+/// Positions of a unix socket, as long as it lives: see [`Counted`]. Written and read by the socket probes. No memory: as
+/// above.
+#[btf_map]
+pub(crate) static COUNTED: SkStorage<Counted> = SkStorage::new();
+
+/// A socket's [`State`] by its address, where it cannot be kept in the socket ([`crate::globals::BY_ADDRESS`]). Removed when
 /// the socket is. Full: the one that was used longest ago goes, and its socket is met again as one older than the agent.
 /// The agent makes it no larger than needed: where it is not used it has one entry.
 #[map]

@@ -22,7 +22,7 @@ use spantap_common::{
 
 use crate::{
     globals,
-    kernel::{Positions, Sock},
+    kernel::{Positions, Sock, Stream},
     loss,
     maps::{AGENT_CONNECTIONS, NEW_STATE, PORTS, PROCESSES, SOCKETS, SOCKETS_BY_ADDRESS, UNWANTED},
     slot::Slot,
@@ -52,7 +52,7 @@ pub(crate) fn find_or_make(sock: Sock) -> Option<&'static mut State> {
 
 /// Whether anybody wants to know of a socket, judged once, when its first bytes move: [`PROBING`] or [`IGNORED`].
 #[inline(always)]
-pub(crate) fn judge(sock: Sock) -> u32 {
+pub(crate) fn judge(sock: Sock, stream: Stream) -> u32 {
     let process = task::tgid(bpf_get_current_pid_tgid());
     if process == globals::AGENT_TGID.load() {
         return IGNORED;
@@ -64,6 +64,10 @@ pub(crate) fn judge(sock: Sock) -> u32 {
     };
     if verdict == Verdict::Ignored as u32 {
         return IGNORED;
+    }
+    if let Stream::Unix = stream {
+        // It has no port, and no address that the agent's connections could be known by.
+        return if globals::PORT_FILTER.load() != 0 { IGNORED } else { PROBING };
     }
     let ends = sock.ends();
     if globals::PORT_FILTER.load() != 0 {
@@ -259,8 +263,9 @@ fn gone(state: &mut State, positions: Positions) {
     shut(state.cookie, positions, Shut::Closed, state.errno);
 }
 
+/// Tells of an end, at these positions.
 #[inline(always)]
-fn shut(cookie: u64, positions: Positions, how: Shut, errno: u16) -> Option<()> {
+pub(crate) fn shut(cookie: u64, positions: Positions, how: Shut, errno: u16) -> Option<()> {
     let mut slot = Slot::<ShutRecord>::reserve()?;
     let record = slot.record()?;
     let end = ShutRecord {

@@ -2,7 +2,7 @@
 //! What the probes remember from one call to the next: the values of their maps.
 //!
 //! In: nothing. Out: plain integers, valid for every bit pattern, that `maps.rs` gives room to. Who changes them, and
-//! when, is the business of `socket.rs`, `traffic.rs` and `batch.rs`.
+//! when, is the business of `socket.rs`, `unix.rs`, `traffic.rs` and `batch.rs`.
 //!
 //! ```text
 //!            first bytes                a request
@@ -73,6 +73,19 @@ pub(crate) const PROBING: u32 = 1;
 pub(crate) const CAPTURED: u32 = 2;
 /// Left alone for good.
 pub(crate) const IGNORED: u32 = 3;
+
+/// How far a unix socket has come. Made for both ends of a connection at once, so that both count from the same byte.
+#[repr(C)]
+pub(crate) struct Counted {
+    /// Bytes that were written, modulo 2^32.
+    pub(crate) written: u32,
+    /// Bytes that were read, modulo 2^32.
+    pub(crate) read: u32,
+    /// When it last moved bytes ([`crate::unix::seconds`]).
+    pub(crate) moved: u32,
+    /// Always zero.
+    pub(crate) reserved: u32,
+}
 
 /// Both ends of a connection, as one of them sees it.
 #[repr(C)]

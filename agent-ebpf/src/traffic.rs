@@ -16,12 +16,12 @@ use spantap_common::{
 use crate::{
     batch,
     call::{Buffers, NoSegment},
-    kernel::{Positions, Registers, Sock},
+    kernel::{Positions, Registers, Sock, Stream},
     loss,
     payload::{self, Moved},
-    socket,
+    runtime, socket,
     state::{CAPTURED, IGNORED, PROBING, State, UNKNOWN},
-    verifier,
+    unix, verifier,
 };
 
 /// A call on a socket that has just ended.
@@ -44,16 +44,18 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     let Ended { direction, sock, returned, flags } = call;
     if returned < 0 {
         batch::ended(registers());
+        return unix::failed(sock, returned);
+    }
+    if flags & passed_over(direction) != 0 {
         return None;
     }
-    if flags & passed_over(direction) != 0 || !sock.is_tcp() {
-        return None;
-    }
+    let stream = sock.stream()?;
     if returned == 0 {
         batch::moved_nothing(registers(), direction);
-        return match direction {
-            Direction::Read => socket::read_nothing(sock),
-            Direction::Write => None,
+        return match (direction, stream) {
+            (Direction::Read, Stream::Tcp) => socket::read_nothing(sock),
+            (Direction::Read, Stream::Unix) => unix::read_nothing(sock),
+            (Direction::Write, _) => None,
         };
     }
     let state = socket::find(sock).or_else(|| socket::find_or_make(sock))?;
@@ -62,17 +64,20 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     }
     if state.verdict == UNKNOWN {
         state.cookie = sock.cookie();
-        state.verdict = socket::judge(sock);
+        state.verdict = socket::judge(sock, stream);
         if state.verdict == IGNORED {
             return None;
         }
     }
 
     let length = returned as u32;
-    let reached = sock.positions(state.fin_sent != 0)?;
+    let reached = match stream {
+        Stream::Tcp => sock.positions(state.fin_sent != 0)?,
+        Stream::Unix => unix::moved(sock, state, direction, length)?,
+    };
     // `recv(…, MSG_TRUNC)` discards what it counts: the buffer holds nothing of it.
     let buffers = if flags & MSG_TRUNC != 0 { None } else { Buffers::of(registers(), direction, length) };
-    let buffers = Buffers::or_none(buffers);
+    let buffers = Buffers::or_none(buffers).forgotten();
     if state.verdict == PROBING {
         probe(state, buffers, direction, length, reached)?;
     }
@@ -81,12 +86,16 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
         Direction::Write => Positions { write: reached.write.wrapping_sub(length), ..reached },
     };
     if state.announced == 0 {
-        socket::announce(sock, state, before)?;
+        match stream {
+            Stream::Tcp => socket::announce(sock, state, before)?,
+            Stream::Unix => unix::announce(sock, state, before)?,
+        }
     }
     if state.last_direction != direction.to_wire() && socket::unwanted(state, reached).is_some() {
         return None;
     }
-    payload::capture(state, buffers, Moved::new(state.cookie, direction, before, length));
+    let identity = runtime::identity(registers(), state.requests);
+    payload::capture(state, buffers, Moved::new(state.cookie, direction, before, length, identity));
     if let Direction::Read = direction {
         socket::caught_up(sock, state);
     }
@@ -158,10 +167,27 @@ fn unseen(state: &mut State, why: Reason) {
 /// What the bytes collected so far look like.
 #[inline(always)]
 fn guess(state: &State) -> Guess {
-    match (state.prefix_length, state.prefix.first_chunk::<PREFIX>()) {
-        (0, _) | (_, None) => Guess::Unknown,
-        (length, Some(prefix)) => sniff::sniff(prefix, length as usize),
-    }
+    let word = |index: usize| {
+        // SAFETY: within `prefix`, of whose bytes any is a part of a number.
+        unsafe { (&raw const state.prefix).cast::<u64>().add(index).read_unaligned() }
+    };
+    let guess = looked_at(word(0), word(1), word(2), state.prefix_length);
+    Guess::from_wire(guess as u8).unwrap_or(Guess::Unknown)
+}
+
+/// The guess behind a prefix of `length` bytes, by its wire number.
+///
+/// Global, and its arguments are mere numbers: the verifier looks at it by itself and once, whatever its callers know.
+/// Looked at from where it is called it was half of all that the verifier did (2026-11: 250,000 instructions of 570,000,
+/// 23,000 each time that something in sight of the caller was different).
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn looked_at(first: u64, second: u64, third: u64, length: u32) -> u32 {
+    let words = [first, second, third];
+    // SAFETY: as many bytes, none of which is invalid. Not copied one by one: that would be a loop to the verifier.
+    let prefix = unsafe { &*(&raw const words).cast::<[u8; PREFIX]>() };
+    // Nothing looks like nothing.
+    if length == 0 { Guess::Unknown.to_wire().into() } else { sniff::sniff(prefix, length as usize).to_wire().into() }
 }
 
 /// Appends the call's first bytes to the prefix, until it is full.

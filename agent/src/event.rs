@@ -4,19 +4,24 @@
 //! In: one record as the kernel wrote it. Out: an [`Event`] whose every number has been checked, borrowing its payload.
 //! It keeps no state and trusts no length; what does not fit this version is refused, not interpreted.
 
+mod unix;
+
 use std::mem;
 
 use spantap_common::{
     abi::ABI_VERSION,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, IP, UNIX},
     event::{
         Header, Kind,
         data::{DataRecord, Direction, Path},
         process::{Life, PATH_ROOM, ProcessRecord},
         socket::{Origin, Shut, ShutRecord, SocketRecord},
+        unix::{NAME_ROOM, Named, UnixRecord},
     },
     sniff::Guess,
 };
+
+pub use unix::{Unix, UnixName};
 
 use crate::time::{Moment, Task, Timestamp};
 
@@ -64,6 +69,8 @@ pub struct Socket {
     pub requests: Direction,
     /// What the first bytes look like.
     pub protocol: Guess,
+    /// What only unix sockets have.
+    pub unix: Option<Unix>,
 }
 
 /// See [`DataRecord`].
@@ -173,6 +180,7 @@ pub fn decode(raw: &[u8]) -> Result<Event<'_>, DecodeError> {
     let record = raw.get(..size).ok_or(DecodeError::TooShort { have: raw.len(), need: size })?;
     match kind {
         Kind::Socket => socket(&read(record)?).map(Event::Socket),
+        Kind::Unix => unix_socket(&read(record)?).map(Event::Socket),
         Kind::Data => data(&read(record)?, record).map(Event::Data),
         Kind::Shut => shut(&read(record)?).map(Event::Shut),
         Kind::Process => process(&read(record)?, record).map(Event::Process),
@@ -191,16 +199,36 @@ fn socket(record: &SocketRecord) -> Result<Socket, DecodeError> {
         cgroup: record.cgroup,
         connected: (record.connected_at != 0)
             .then(|| Moment { at: Timestamp(record.connected_at), task: task(record.connected_by, [0; 3]) }),
-        // Whatever stands in the reserved bytes: equal addresses must be equal.
-        local: Endpoint { reserved: 0, ..record.local },
-        peer: Endpoint { reserved: 0, ..record.peer },
+        local: end(record.local)?,
+        peer: end(record.peer)?,
         netns: record.netns,
         read_position: record.read_position,
         write_position: record.write_position,
         origin: known("origin", record.origin, Origin::from_wire)?,
         requests: known("requests", record.requests, Direction::from_wire)?,
         protocol: known("protocol", record.protocol, Guess::from_wire)?,
+        unix: None,
     })
+}
+
+fn unix_socket(record: &UnixRecord) -> Result<Socket, DecodeError> {
+    let length = at_most("name_length", record.name_length.into(), NAME_ROOM as u64)?;
+    let name = match UnixName::new(&record.name[..length]) {
+        Some(name) => {
+            let unknown = DecodeError::Unknown { field: "named", value: record.named };
+            Some((Named::from_wire(record.named).ok_or(unknown)?, name))
+        }
+        None => None,
+    };
+    Ok(Socket { unix: Some(Unix { peer_pid: record.peer_pid, name }), ..socket(&record.socket)? })
+}
+
+/// Equal ends must be equal, to the byte.
+fn end(end: Endpoint) -> Result<Endpoint, DecodeError> {
+    match end.family {
+        IP | UNIX => Ok(end),
+        value => Err(DecodeError::Unknown { field: "family", value }),
+    }
 }
 
 fn data<'a>(record: &DataRecord, raw: &'a [u8]) -> Result<Data<'a>, DecodeError> {
@@ -279,6 +307,8 @@ unsafe impl Plain for Header {}
 // SAFETY: as above.
 unsafe impl Plain for SocketRecord {}
 // SAFETY: as above.
+unsafe impl Plain for UnixRecord {}
+// SAFETY: as above.
 unsafe impl Plain for DataRecord {}
 // SAFETY: as above.
 unsafe impl Plain for ShutRecord {}
@@ -323,8 +353,8 @@ const _: () = {
 /// Events as the kernel would have written them: for tests, and for streams that no kernel produced.
 pub mod wire {
     use super::{
-        ABI_VERSION, COMMAND, Data, Direction, End, Endpoint, Event, Guess, Kind, Moment, Origin, Path, Process,
-        Socket, SocketId, TAIL,
+        ABI_VERSION, COMMAND, Data, Direction, End, Endpoint, Event, Guess, Kind, Moment, NAME_ROOM, Origin, Path,
+        Process, Socket, SocketId, TAIL, Unix,
     };
 
     /// The record of `event`.
@@ -337,10 +367,11 @@ pub mod wire {
         }
     }
 
-    /// A [`super::SocketRecord`].
+    /// A [`super::SocketRecord`], or a [`super::UnixRecord`].
     pub fn socket(socket: &Socket) -> Vec<u8> {
         let Socket { moment, id, cgroup, connected, local, peer, netns, read_position, write_position, .. } = socket;
-        let mut record = Record::new(Kind::Socket, moment, *id);
+        let kind = if socket.unix.is_some() { Kind::Unix } else { Kind::Socket };
+        let mut record = Record::new(kind, moment, *id);
         record.u64(*cgroup);
         let connected = connected.unwrap_or_default();
         record.u64(connected.at.0);
@@ -352,6 +383,15 @@ pub mod wire {
         record.u32(*write_position);
         record.bytes(&[Origin::to_wire(socket.origin), Direction::to_wire(socket.requests)]);
         record.bytes(&[Guess::to_wire(socket.protocol), 0]);
+        if let Some(Unix { peer_pid, name }) = &socket.unix {
+            let (named, name) = name.as_ref().map_or((0, &[][..]), |(named, name)| (named.to_wire(), name.as_bytes()));
+            record.u32(*peer_pid);
+            record.u16(length(name) as u16);
+            record.u16(named);
+            record.bytes(name);
+            record.bytes(&[0; NAME_ROOM][name.len()..]);
+            record.u32(0);
+        }
         record.finish()
     }
 
@@ -432,7 +472,7 @@ pub mod wire {
         fn endpoint(&mut self, endpoint: &Endpoint) {
             self.bytes(&endpoint.address);
             self.u16(endpoint.port);
-            self.u16(0);
+            self.u16(endpoint.family);
         }
 
         fn bytes(&mut self, bytes: &[u8]) {
@@ -487,6 +527,7 @@ mod tests {
                 origin: Origin::Accepted,
                 requests: Direction::Read,
                 protocol: Guess::Http1,
+                unix: None,
             }),
             Event::Data(Data {
                 moment: moment([1, 2, 3]),
@@ -515,6 +556,20 @@ mod tests {
                 life: Life::Exec,
                 command: b"nginx",
                 path: b"/usr/sbin/nginx",
+            }),
+            Event::Socket(Socket {
+                moment: moment([0; 3]),
+                id: SocketId(10),
+                cgroup: 11,
+                local: Endpoint::unix(10),
+                peer: Endpoint::unix(12),
+                netns: 13,
+                read_position: 14,
+                write_position: 15,
+                origin: Origin::Unknown,
+                requests: Direction::Write,
+                protocol: Guess::Http1,
+                unix: Some(Unix { peer_pid: 16, name: UnixName::new(b"/run/app").map(|name| (Named::Peer, name)) }),
             }),
         ]
     }
@@ -554,6 +609,7 @@ mod tests {
                 size_of::<DataRecord>() + b"HTTP/1.1 200 OK".len(),
                 size_of::<ShutRecord>(),
                 mem::offset_of!(ProcessRecord, path) + b"/usr/sbin/nginx".len(),
+                size_of::<UnixRecord>(),
             ]
         );
     }
@@ -565,7 +621,7 @@ mod tests {
             raw[at] = byte;
             decode(&raw).map(|event| format!("{event:?}"))
         };
-        let [socket, data, shut, process] = examples().try_into().expect("four kinds");
+        let [socket, data, shut, process, unix] = examples().try_into().expect("five kinds");
         assert_eq!(with(&socket, mem::offset_of!(Header, version), 9), Err(DecodeError::Version(9)));
         assert_eq!(with(&socket, mem::offset_of!(Header, kind), 9), Err(DecodeError::Kind(9)));
         for (event, at, field) in [
@@ -576,6 +632,8 @@ mod tests {
             (&data, mem::offset_of!(DataRecord, path), "path"),
             (&shut, mem::offset_of!(ShutRecord, how), "how"),
             (&process, mem::offset_of!(ProcessRecord, life), "life"),
+            (&unix, mem::offset_of!(UnixRecord, named), "named"),
+            (&unix, mem::offset_of!(SocketRecord, peer) + mem::offset_of!(Endpoint, family), "family"),
         ] {
             assert_eq!(with(event, at, 9), Err(DecodeError::Unknown { field, value: 9 }));
         }
@@ -583,7 +641,7 @@ mod tests {
 
     #[test]
     fn lengths_are_held_to_their_laws() {
-        let [_, data, _, process] = examples().try_into().expect("four kinds");
+        let [_, data, _, process, unix] = examples().try_into().expect("five kinds");
         for (event, at, value) in [
             // More captured than the record holds, and than was moved.
             (&data, mem::offset_of!(DataRecord, captured), 16),
@@ -594,6 +652,7 @@ mod tests {
             (&data, mem::offset_of!(DataRecord, tail_length), 9),
             (&data, mem::offset_of!(DataRecord, length), 20),
             (&process, mem::offset_of!(ProcessRecord, path_length), 16),
+            (&unix, mem::offset_of!(UnixRecord, name_length), 109),
         ] {
             let mut raw = wire::event(event);
             raw[at] = value;

@@ -35,5 +35,6 @@ pub mod live;
 pub mod memory;
 pub mod meter;
 pub mod outputs;
+pub mod priority;
 pub mod run;
 pub mod targets;

@@ -108,7 +108,9 @@ impl<'a> Outputs<'a> {
         {
             say(&format!("{hint}\n"));
         }
-        let spans = std::mem::take(spans);
+        // The next batch is about as large.
+        let room = Vec::with_capacity(spans.len());
+        let spans = std::mem::replace(spans, room);
         self.wall = wall;
         if let Some(meter) = &mut self.meter {
             meter.observe(&spans, now);

@@ -9,6 +9,7 @@ mod fuzz;
 use std::{mem, time::Duration};
 
 use spantap_common::{
+    abi,
     endpoint::Endpoint,
     event::{data::Direction, process::Life},
     loss::Reason,
@@ -59,11 +60,19 @@ pub struct Limits {
     /// How long a connection may be silent. Nothing but a lost close leaves one behind, so this is only to be longer
     /// than anybody keeps an idle connection: an hour is twelve times nginx's and a hundred times Node's default.
     pub silence: Duration,
+    /// How long a connection between unix sockets may be silent while no request is open. Nobody sees most of them close;
+    /// the probes introduce one again that goes on after half of this time.
+    pub unix_silence: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 64 << 10, exchanges: 64 << 10, silence: Duration::from_secs(3600) }
+        Self {
+            connections: 64 << 10,
+            exchanges: 64 << 10,
+            silence: Duration::from_secs(3600),
+            unix_silence: UNIX_SILENCE,
+        }
     }
 }
 
@@ -71,7 +80,9 @@ impl Default for Limits {
 pub struct Pipeline {
     limits: Limits,
     /// Law: connections.len() <= limits.connections.
-    connections: Table<SocketId, Connection>,
+    ///
+    /// Boxed: a table has up to twice as many places as it has entries, and is copied when it grows.
+    connections: Table<SocketId, Box<Connection>>,
     /// Connections whose assembler waits for a record.
     waiting: Vec<SocketId>,
     /// Connections that cannot be followed any further, since the last tick.
@@ -90,6 +101,13 @@ struct Connection {
     assembler: Assembler,
     talk: Talk,
     used: Timestamp,
+}
+
+impl Connection {
+    /// How long it may be silent.
+    fn silence(&self, limits: &Limits) -> Duration {
+        if self.talk.is_left_in_silence() { limits.unix_silence } else { limits.silence }
+    }
 }
 
 /// What is said on one connection.
@@ -249,13 +267,14 @@ impl Pipeline {
         }
         self.behind.vitals.sockets += 1;
         let Some(protocol) = TABLE.iter().find(|protocol| protocol.guess == socket.protocol) else { return };
-        let Socket { local, peer, .. } = *socket;
+        let Socket { local, peer, unix, .. } = *socket;
         // Whoever sends requests is the client, whatever the ports and whoever connected.
         let (role, client, server) = match socket.requests {
             Direction::Write => (Side::Client, local, peer),
             Direction::Read => (Side::Server, peer, local),
         };
-        let same = |known: &Connection| known.talk.is_between(role, client, server) || known.assembler.is_at(socket);
+        let same =
+            |known: &Box<Connection>| known.talk.is_between(role, client, server) || known.assembler.is_at(socket);
         match self.connections.get(&socket.id).map(same) {
             // Announced twice: the first introduction did not get through, as far as the kernel knew; or the answer's
             // record comes after the close that it provoked, when the kernel may have given the port away already.
@@ -267,10 +286,10 @@ impl Pipeline {
         if self.connections.len() >= self.limits.connections {
             self.evict();
         }
-        let connection = Connection {
+        let connection = Box::new(Connection {
             assembler: Assembler::new(socket),
             talk: Talk {
-                parser: Some((protocol.parser)(Link { role, local, peer })),
+                parser: Some((protocol.parser)(Link { role, local, peer, unix })),
                 pairing: Pairing::new(socket.id, socket.moment.at),
                 role,
                 client,
@@ -279,7 +298,7 @@ impl Pipeline {
                 connected: socket.connected,
             },
             used: socket.moment.at,
-        };
+        });
         self.connections.insert(socket.id, connection);
     }
 
@@ -291,7 +310,7 @@ impl Pipeline {
             }
             return;
         };
-        let Connection { assembler, talk, used } = connection;
+        let Connection { assembler, talk, used } = &mut **connection;
         *used = at.at;
         let mut open = true;
         let followed = talk.parser.is_some();
@@ -322,7 +341,7 @@ impl Pipeline {
             let mut expired = Vec::new();
             for (id, connection) in &mut self.connections {
                 connection.talk.tick(now, &mut self.behind);
-                if now.since(connection.used) >= self.limits.silence {
+                if now.since(connection.used) >= connection.silence(&self.limits) {
                     expired.push((*id, connection.used));
                 }
             }
@@ -346,7 +365,11 @@ impl Pipeline {
         quietest.truncate(many);
         quietest.sort_unstable();
         for (used, id) in quietest {
-            self.behind.vitals.lost.parts.add(Reason::TableFull, 1);
+            if self.connections.get(&id).is_some_and(|connection| connection.talk.is_left_in_silence()) {
+                self.behind.vitals.expired += 1;
+            } else {
+                self.behind.vitals.lost.parts.add(Reason::TableFull, 1);
+            }
             self.give_up(id, Moment { at: used, ..Moment::default() });
         }
     }
@@ -380,6 +403,11 @@ impl Talk {
     /// Whether this is what is said in these parts, between these ends.
     fn is_between(&self, role: Side, client: Endpoint, server: Endpoint) -> bool {
         (self.role, self.client, self.server) == (role, client, server)
+    }
+
+    /// Whether it may have been closed without a word: nothing is under way, and its close would not be seen.
+    fn is_left_in_silence(&self) -> bool {
+        self.client.is_unix() && self.pairing.is_idle()
     }
 
     fn piece(&mut self, piece: Piece<'_>, behind: &mut Behind) -> Talking {
@@ -511,6 +539,9 @@ fn cause_of(errno: u16) -> Cause {
         _ => Cause::ConnectionClosed,
     }
 }
+
+/// Twice what the probes take for silence, by a clock of 2^30 ns.
+const UNIX_SILENCE: Duration = Duration::from_secs(2 * abi::UNIX_SILENCE as u64 + 2);
 
 /// How often parsers are asked whether silence has ended something: a fraction of the second that a span may be late.
 const PARSER_TICK: Duration = Duration::from_millis(250);

@@ -13,6 +13,7 @@ use spantap_common::{endpoint::Endpoint, loss::Reason, sniff::Guess};
 use crate::{
     attribute::{Attribute, FewAttributes},
     context::TraceContext,
+    event::Unix,
     time::{Moment, Timestamp},
 };
 
@@ -72,6 +73,8 @@ pub struct Link {
     pub local: Endpoint,
     /// The other end.
     pub peer: Endpoint,
+    /// What only unix sockets have.
+    pub unix: Option<Unix>,
 }
 
 /// A complete thing that one side said.

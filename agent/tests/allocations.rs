@@ -204,6 +204,7 @@ impl Wires {
                 origin: Origin::Accepted,
                 requests,
                 protocol: Guess::Http1,
+                unix: None,
             });
             self.lines.push(Line::Record(record));
         }

@@ -13,6 +13,7 @@ use std::{
 use spantap::{
     attribute::{Attribute, Value},
     enrich::{HostFacts, process::Resources},
+    event::{Unix, UnixName},
     process::{ProcessFacts, ProcessId, Runtime},
     protocol::{
         Link, Message, Parser, Side,
@@ -20,7 +21,7 @@ use spantap::{
     },
     time::{Moment, Timestamp},
 };
-use spantap_common::endpoint::Endpoint;
+use spantap_common::{endpoint::Endpoint, event::unix::Named};
 
 /// A row of the page.
 #[derive(Debug, Eq, PartialEq)]
@@ -186,6 +187,11 @@ fn exchanges() -> Vec<(&'static str, Vec<Attribute>)> {
         }
         // A response whose end is hidden.
         all.push((kind, said(role, PLAIN, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 100)));
+        let named = if role == Side::Server { Named::Local } else { Named::Peer };
+        let name = UnixName::new(b"/run/shop.sock").expect("a name");
+        let (local, peer) = (Endpoint::unix(1), Endpoint::unix(2));
+        let link = Link { role, local, peer, unix: Some(Unix { peer_pid: 7, name: Some((named, name)) }) };
+        all.push((kind, said_over(link, RICH, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 0)));
     }
     all
 }
@@ -193,7 +199,11 @@ fn exchanges() -> Vec<(&'static str, Vec<Attribute>)> {
 /// The attributes of a request and of its response, after which `missing` bytes were lost, and silence.
 fn said(role: Side, request: &str, response: &str, missing: u64) -> Vec<Attribute> {
     let (local, peer) = (Endpoint::v4([10, 0, 0, 1], 80), Endpoint::v4([10, 0, 0, 2], 40_000));
-    let mut parser = Http1::new(Link { role, local, peer });
+    said_over(Link { role, local, peer, unix: None }, request, response, missing)
+}
+
+fn said_over(link: Link, request: &str, response: &str, missing: u64) -> Vec<Attribute> {
+    let mut parser = Http1::new(link);
     let (mut out, at) = (Vec::new(), Moment::default());
     parser.bytes(Side::Client, request.as_bytes(), 0, at, &mut out);
     parser.bytes(Side::Server, response.as_bytes(), 0, at, &mut out);

@@ -86,6 +86,10 @@ those of bytes that tier C does not see skip themselves there.
 | splice into a socket, io_uring | lengths | gap |
 | splice out of a socket | gap | gap |
 
+Unix stream sockets are followed in tier A: only the probes number their bytes, so that what a tier does not see would
+leave no gap. No kernel tells a tracing program that one of them was closed: its end is seen by the peer's next call, and
+a silent one is forgotten after 22 s and met again when it goes on.
+
 A gap has its exact length, as soon as something is seen behind it. On x86-64 io_uring's bytes are told from those of the
 call at whose end they are moved; on arm64 only where that call moves none.
 

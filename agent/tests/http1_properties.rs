@@ -319,5 +319,10 @@ fn said(turns: &[(Side, Vec<u8>)], cuts: &[Index]) -> (Vec<Message>, Progress) {
 }
 
 fn link() -> Link {
-    Link { role: Side::Server, local: Endpoint::v4([10, 0, 0, 1], 80), peer: Endpoint::v4([10, 0, 0, 2], 40000) }
+    Link {
+        role: Side::Server,
+        local: Endpoint::v4([10, 0, 0, 1], 80),
+        peer: Endpoint::v4([10, 0, 0, 2], 40000),
+        unix: None,
+    }
 }

@@ -81,7 +81,8 @@ proptest! {
         exchanges in 1..4_usize,
         silence in select(vec![300_u64, 3_600_000]),
     ) {
-        let limits = Limits { connections, exchanges, silence: std::time::Duration::from_millis(silence) };
+        let silence = std::time::Duration::from_millis(silence);
+        let limits = Limits { connections, exchanges, silence, unix_silence: silence / 2 };
         let heard = play(&talks, &losses, Pace::Turns, limits);
         for span in &heard.spans {
             if let Some(status) = &span.status {
@@ -131,6 +132,38 @@ fn a_connection_that_is_silent_for_too_long_is_given_up_and_counted() {
     let heard = stage.finish();
     assert_eq!((heard.spans.len(), heard.vitals.strays), (1, 1));
     assert_eq!(heard.spans[0].status, None);
+}
+
+#[test]
+fn a_silent_unix_connection_is_forgotten_unless_a_request_is_open() {
+    let mut stage = Stage::new(Limits { unix_silence: std::time::Duration::from_secs(20), ..Limits::default() });
+    let unix = |id| Wire { local: Endpoint::unix(id), peer: Endpoint::unix(id + 100), ..Wire::client(id, 0) };
+    let (mut idle, mut asking) = (unix(1), unix(2));
+    stage.says(&mut idle, Direction::Write, b"GET /201 HTTP/1.1\r\nHost: x\r\n\r\n");
+    stage.says(&mut idle, Direction::Read, b"HTTP/1.1 201 OK\r\nContent-Length: 0\r\n\r\n");
+    stage.says(&mut asking, Direction::Write, b"GET /202 HTTP/1.1\r\nHost: x\r\n\r\n");
+    stage.wait(21_000);
+    assert_eq!((stage.pipeline.vitals().expired, stage.pipeline.open()), (1, 1));
+    // The probes introduce it again.
+    idle.introduced = false;
+    stage.says(&mut idle, Direction::Write, b"GET /203 HTTP/1.1\r\nHost: x\r\n\r\n");
+    stage.says(&mut idle, Direction::Read, b"HTTP/1.1 203 OK\r\nContent-Length: 0\r\n\r\n");
+    stage.says(&mut asking, Direction::Read, b"HTTP/1.1 202 OK\r\nContent-Length: 0\r\n\r\n");
+    let heard = stage.finish();
+    assert_eq!((heard.spans.len(), heard.vitals.strays), (3, 0));
+    assert!(heard.spans.iter().all(|span| span.status.as_deref() == Some(&span.path[1..])), "{:?}", heard.spans);
+}
+
+#[test]
+fn idle_unix_connections_make_room_and_are_no_loss() {
+    let mut stage = Stage::new(Limits { connections: 2, ..Limits::default() });
+    for id in 1..=3 {
+        let mut wire = Wire { local: Endpoint::unix(id), peer: Endpoint::unix(id + 100), ..Wire::client(id, 0) };
+        stage.says(&mut wire, Direction::Write, b"GET /201 HTTP/1.1\r\nHost: x\r\n\r\n");
+        stage.says(&mut wire, Direction::Read, b"HTTP/1.1 201 OK\r\nContent-Length: 0\r\n\r\n");
+    }
+    let heard = stage.finish();
+    assert_eq!((heard.spans.len(), heard.vitals.expired, heard.vitals.lost.parts.total()), (3, 1, 0));
 }
 
 #[test]
@@ -369,6 +402,7 @@ impl Stage {
                 origin: Origin::Connected,
                 requests: wire.requests,
                 protocol: Guess::Http1,
+                unix: None,
             };
             // The probes announce a socket until it has got through.
             self.pipeline.feed(Input::Record(&wire::socket(&introduction)), &mut self.spans);

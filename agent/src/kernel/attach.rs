@@ -59,6 +59,13 @@ impl Default for Settings {
     }
 }
 
+/// Where this kernel keeps the fields that the probes read, by the name of their global.
+struct Offsets {
+    always: Vec<(&'static str, u32)>,
+    /// Of unix sockets; none where the kernel does not describe them.
+    unix: Option<Vec<(&'static str, u32)>>,
+}
+
 /// Attached probes. Dropping them detaches all of them.
 pub struct Probes {
     ring: Ring,
@@ -80,6 +87,7 @@ impl Probes {
         features::privileged()?;
         let btf = features::kernel_btf()?;
         let (features, offsets) = (Features::of(&btf), features::offsets(&btf)?);
+        let offsets = Offsets { always: offsets, unix: features::unix_offsets(&btf) };
         drop(btf);
         let kernel = aya::Btf::from_sys_fs().map_err(|error| Unsupported::NoBtf { reason: error.to_string() })?;
 
@@ -104,7 +112,7 @@ impl Probes {
         settings: &Settings,
         tier: Tier,
         mut verdicts: Vec<HookVerdict>,
-        offsets: &[(&'static str, u32)],
+        offsets: &Offsets,
         kernel: &aya::Btf,
     ) -> Result<Self, Unsupported> {
         let mut object = load(settings, tier, offsets, kernel).map_err(refusal)?;
@@ -174,7 +182,7 @@ impl Probes {
     }
 }
 
-fn load(settings: &Settings, tier: Tier, offsets: &[(&'static str, u32)], kernel: &aya::Btf) -> anyhow::Result<Ebpf> {
+fn load(settings: &Settings, tier: Tier, offsets: &Offsets, kernel: &aya::Btf) -> anyhow::Result<Ebpf> {
     let shapes = by_call(CALLS, Shape::to_wire);
     let moves = by_call(MOVES, Moves::to_wire);
     let by_address = u32::from(tier.by_address());
@@ -199,7 +207,10 @@ fn load(settings: &Settings, tier: Tier, offsets: &[(&'static str, u32)], kernel
     loader.override_global("WIDE_MODE", &features::WIDE_MODE, true);
     loader.override_global("CALL_SHAPES", &shapes, true);
     loader.override_global("CALL_MOVES", &moves, true);
-    for (global, offset) in offsets {
+    let unix = offsets.unix.as_ref().filter(|_| tier.sees_unix());
+    let unix_sockets = u32::from(unix.is_some());
+    loader.override_global("UNIX_SOCKETS", &unix_sockets, true);
+    for (global, offset) in offsets.always.iter().chain(unix.into_iter().flatten()) {
         loader.override_global(global, offset, true);
     }
     loader.load(OBJECT).context("load the probes' maps")

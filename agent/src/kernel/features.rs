@@ -91,6 +91,10 @@ pub const FIELDS: &[Field] = &[
     field("OFFSET_SOCK_NET", "sock", &["__sk_common.skc_net.net"]),
     // A bit-field of 8 bits before 5.6 (bf9765145b85).
     field("OFFSET_SOCK_PROTOCOL", "sock", &["sk_protocol"]),
+    // The same.
+    field("OFFSET_SOCK_TYPE", "sock", &["sk_type"]),
+    field("OFFSET_SOCK_PEER_PID", "sock", &["sk_peer_pid"]),
+    field("OFFSET_SOCK_QUEUED", "sock", &["sk_receive_queue.qlen"]),
     field("OFFSET_SOCK_FLAGS", "sock", &["sk_flags", "__sk_common.skc_flags"]),
     field("OFFSET_SOCK_SHUTDOWN", "sock", &["sk_shutdown"]),
     field("OFFSET_SOCK_ERROR", "sock", &["sk_err"]),
@@ -106,6 +110,8 @@ pub const FIELDS: &[Field] = &[
     field("OFFSET_TASK_STARTED", "task_struct", &["start_boottime", "real_start_time"]),
     field("OFFSET_TASK_COMMAND", "task_struct", &["comm"]),
     field("OFFSET_TASK_FILES", "task_struct", &["files"]),
+    // x86-64 and aarch64.
+    field("OFFSET_TASK_THREAD_POINTER", "task_struct", &["thread.fsbase", "thread.uw.tp_value"]),
     field("OFFSET_FILES_TABLE", "files_struct", &["fdt"]),
     field("OFFSET_TABLE_SIZE", "fdtable", &["max_fds"]),
     field("OFFSET_TABLE_FILES", "fdtable", &["fd"]),
@@ -113,6 +119,15 @@ pub const FIELDS: &[Field] = &[
     field("OFFSET_FILE_PRIVATE", "file", &["private_data"]),
     field("OFFSET_INODE_MODE", "inode", &["i_mode"]),
     field("OFFSET_BINARY_PATH", "linux_binprm", &["filename"]),
+];
+
+/// The same of unix sockets, which a kernel may have as a module, or not at all.
+pub const UNIX_FIELDS: &[Field] = &[
+    field("OFFSET_UNIX_PEER", "unix_sock", &["peer"]),
+    field("OFFSET_UNIX_NAME", "unix_sock", &["addr"]),
+    field("OFFSET_NAME_LENGTH", "unix_address", &["len"]),
+    field("OFFSET_NAME_TEXT", "unix_address", &["name"]),
+    field("OFFSET_PID_NUMBERS", "pid", &["numbers"]),
 ];
 
 const fn field(global: &'static str, structure: &'static str, paths: &'static [&'static str]) -> Field {
@@ -129,6 +144,13 @@ pub fn offsets(btf: &Btf) -> Result<Vec<(&'static str, u32)>, MissingField> {
         offsets.push((global, btf::offset(btf, "pt_regs", path)? + 8 * index));
     }
     Ok(offsets)
+}
+
+/// The offset of every field in [`UNIX_FIELDS`]; none where one is missing.
+pub fn unix_offsets(btf: &Btf) -> Option<Vec<(&'static str, u32)>> {
+    let offset =
+        |field: &Field| btf::offset(btf, field.structure, field.paths).ok().map(|offset| (field.global, offset));
+    UNIX_FIELDS.iter().map(offset).collect()
 }
 
 /// Where a saved register lies in `struct pt_regs`.
@@ -148,7 +170,7 @@ pub const WIDE_MODE: u32 = 0;
 
 // x86-64 passes the arguments in di, si, dx, r10, r8; entry code keeps the call's number in orig_ax.
 #[cfg(target_arch = "x86_64")]
-const REGISTERS: [Register; 8] = [
+const REGISTERS: [Register; 10] = [
     Register { global: "OFFSET_REGISTERS_CALL", path: &["orig_ax"], index: 0 },
     Register { global: "OFFSET_REGISTERS_FIRST", path: &["di"], index: 0 },
     Register { global: "OFFSET_REGISTERS_SECOND", path: &["si"], index: 0 },
@@ -157,11 +179,14 @@ const REGISTERS: [Register; 8] = [
     Register { global: "OFFSET_REGISTERS_FIFTH", path: &["r8"], index: 0 },
     Register { global: "OFFSET_REGISTERS_RESULT", path: &["ax"], index: 0 },
     Register { global: "OFFSET_REGISTERS_MODE", path: &["cs"], index: 0 },
+    Register { global: "OFFSET_REGISTERS_STACK", path: &["sp"], index: 0 },
+    // `cmd/compile/abi-internal.md` of Go: the current goroutine is in R14, and on arm64 in R28.
+    Register { global: "OFFSET_REGISTERS_GOROUTINE", path: &["r14"], index: 0 },
 ];
 
 // aarch64 passes them in x0 to x5; only x0 is overwritten before the return, and kept in orig_x0.
 #[cfg(target_arch = "aarch64")]
-const REGISTERS: [Register; 8] = [
+const REGISTERS: [Register; 10] = [
     Register { global: "OFFSET_REGISTERS_CALL", path: &["syscallno"], index: 0 },
     Register { global: "OFFSET_REGISTERS_FIRST", path: &["orig_x0"], index: 0 },
     Register { global: "OFFSET_REGISTERS_SECOND", path: &["regs"], index: 1 },
@@ -170,6 +195,8 @@ const REGISTERS: [Register; 8] = [
     Register { global: "OFFSET_REGISTERS_FIFTH", path: &["regs"], index: 4 },
     Register { global: "OFFSET_REGISTERS_RESULT", path: &["regs"], index: 0 },
     Register { global: "OFFSET_REGISTERS_MODE", path: &["pstate"], index: 0 },
+    Register { global: "OFFSET_REGISTERS_STACK", path: &["sp"], index: 0 },
+    Register { global: "OFFSET_REGISTERS_GOROUTINE", path: &["regs"], index: 28 },
 ];
 
 /// Whether the register of the result tells that a call has not returned: aarch64 passes the first argument in it.
@@ -196,8 +223,12 @@ mod tests {
 
     #[test]
     fn a_global_is_filled_once() {
-        let mut globals: Vec<_> =
-            FIELDS.iter().map(|field| field.global).chain(REGISTERS.iter().map(|register| register.global)).collect();
+        let mut globals: Vec<_> = FIELDS
+            .iter()
+            .chain(UNIX_FIELDS)
+            .map(|field| field.global)
+            .chain(REGISTERS.iter().map(|register| register.global))
+            .collect();
         globals.sort_unstable();
         let all = globals.len();
         globals.dedup();

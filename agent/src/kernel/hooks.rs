@@ -65,6 +65,12 @@ impl Tier {
         }
     }
 
+    /// Whether it sees everything that unix sockets move. What it does not see would leave no gap there: only the probes
+    /// number the bytes of a unix socket.
+    pub const fn sees_unix(self) -> bool {
+        matches!(self, Self::A)
+    }
+
     /// Whether sockets are known by address only: what a walk finds is no pointer to the verifier, and kernels that
     /// need this tier lend no helper that takes one.
     pub const fn by_address(self) -> bool {

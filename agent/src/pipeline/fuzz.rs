@@ -124,6 +124,7 @@ impl Play {
                 origin: Origin::Accepted,
                 requests: wire.requests,
                 protocol: Guess::Http1,
+                unix: None,
             })),
             11 => {
                 let how = [Shut::ReadEnd, Shut::WriteEnd, Shut::Closed][usize::from(length) % 3];

@@ -184,7 +184,8 @@ impl Http1 {
             connection: attributes::Connection::new(link),
             client: Direction::default(),
             server: Direction::default(),
-            waiting: VecDeque::new(),
+            // Most clients wait for each answer: a queue that grows from nothing makes room for four.
+            waiting: VecDeque::with_capacity(1),
             answer: None,
             overtaken: false,
             recognised: false,
@@ -273,7 +274,7 @@ impl Parser for Http1 {
 /// When a response is handed out without a request, when a budget does not hold, or when the parser goes on after it gave
 /// up.
 pub fn fuzz_http1(data: &[u8]) {
-    let link = Link { role: Side::Server, local: Endpoint::v4([0; 4], 80), peer: Endpoint::v4([0; 4], 1) };
+    let link = Link { role: Side::Server, local: Endpoint::v4([0; 4], 80), peer: Endpoint::v4([0; 4], 1), unix: None };
     let mut parser = Http1::new(link);
     let (mut out, mut position, mut waiting, mut over) = (Vec::new(), 0_u32, 0_usize, false);
     let mut rest = data;

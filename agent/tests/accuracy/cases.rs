@@ -10,6 +10,7 @@ mod nginx;
 mod processes;
 mod runtimes;
 mod sockets;
+mod unix;
 
 use crate::case::Case;
 
@@ -21,6 +22,7 @@ pub(crate) fn catalogue() -> impl Iterator<Item = Case> {
         hostile::CASES,
         ends::CASES,
         sockets::CASES,
+        unix::CASES,
         processes::CASES,
         runtimes::CASES,
         nginx::CASES,

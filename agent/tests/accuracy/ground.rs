@@ -8,7 +8,7 @@ use std::{any::Any, net::Ipv4Addr, process::id, time::Duration};
 
 use crate::{
     agent::Agent,
-    judge::{Verdict, is_of, judge},
+    judge::{Verdict, is_of, judge, unjoined},
     process::free_port,
     spans::Kind,
     talk::Talk,
@@ -23,6 +23,8 @@ pub(crate) struct Ground {
     agent: Option<Agent>,
     truths: Vec<Truth>,
     ids: u32,
+    /// Whether the two ends of each request have to find each other.
+    joined: bool,
     /// What must not end before the spans are shown.
     kept: Vec<Box<dyn Any>>,
 }
@@ -63,7 +65,7 @@ impl Ground {
     pub(crate) fn new(case: &'static str) -> Result<Self, String> {
         let ports = (0..=PORTS).map(|_| free_port()).collect::<Result<_, _>>()?;
         let (truths, kept) = (Vec::new(), Vec::new());
-        Ok(Self { case, ports, agent: None, truths, ids: 0, kept })
+        Ok(Self { case, ports, agent: None, truths, ids: 0, joined: false, kept })
     }
 
     /// One of the case's [`PORTS`] ports.
@@ -77,6 +79,17 @@ impl Ground {
             self.agent = Some(Agent::start_on(&self.ports)?);
         }
         Ok(())
+    }
+
+    /// The same for everything that this process and its descendants talk over: unix sockets have no port.
+    pub(crate) fn watch_family(&mut self) -> Result<(), String> {
+        self.agent = Some(Agent::start_with(&["--pid".to_owned(), id().to_string()], self.ports[0])?);
+        Ok(())
+    }
+
+    /// From now on a server's span without its client's span as the parent is a fault: both ends are seen.
+    pub(crate) fn expect_joined(&mut self) {
+        self.joined = true;
     }
 
     /// A new id.
@@ -131,7 +144,11 @@ impl Ground {
         let shown = self.await_spans(SHOW_DEADLINE)?;
         self.kept.clear();
         let agent = self.agent.take().ok_or("the case never started the agent")?;
-        let mut verdict = judge(self.case, &self.truths, &agent.stop()?);
+        let report = agent.stop()?;
+        let mut verdict = judge(self.case, &self.truths, &report);
+        if self.joined {
+            unjoined(&self.truths, &report).into_iter().for_each(|fault| verdict.fail(fault));
+        }
         if !shown && verdict.faults.is_empty() {
             verdict.fail(format!("shown only when the agent ended, more than {SHOW_DEADLINE:?} late"));
         }

@@ -137,6 +137,18 @@ fn wrong_parent(truth: &Truth, span: &Span, found: &[(&Truth, &Span)]) -> Option
     (parent != client.id || span.trace != client.trace).then(|| "its parent is another request's span".to_owned())
 }
 
+/// The servers' spans that have no parent, although their clients' spans are there.
+pub(crate) fn unjoined(truths: &[Truth], report: &Report) -> Vec<String> {
+    let find =
+        |truth: &Truth, kind| report.spans.iter().find(|span| span.kind == kind && span.path.contains(&truth.id));
+    let servers = truths.iter().filter(|truth| truth.kind == Kind::Server);
+    servers
+        .filter(|truth| find(truth, Kind::Client).is_some())
+        .filter(|truth| find(truth, Kind::Server).is_some_and(|span| span.parent.is_none()))
+        .map(|truth| format!("{} {:?}: not joined with its client's span", truth.id, truth.kind))
+        .collect()
+}
+
 fn describe(span: &Span) -> String {
     let Span { kind, method, path, host, status, error, pid, .. } = span;
     let path: String = path.chars().take(100).collect();

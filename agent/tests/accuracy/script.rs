@@ -15,7 +15,7 @@ use std::{
 use crate::{
     ground::{Ground, Told},
     spans::Kind,
-    talk::{Cut, End, Leave},
+    talk::{Cut, End, Leave, Talk},
     truth::{Truth, Window},
 };
 
@@ -70,8 +70,13 @@ impl Script {
 
     /// Holds the dialogue.
     pub(crate) fn hold(&self, ground: &mut Ground) -> Result<(), String> {
+        let talk = ground.connect()?;
+        self.hold_over(talk, ground)
+    }
+
+    /// Holds the dialogue over a connection that is there.
+    pub(crate) fn hold_over(&self, mut talk: Talk, ground: &mut Ground) -> Result<(), String> {
         let ids: Vec<_> = self.requests.iter().map(|_| ground.id()).collect();
-        let mut talk = ground.connect()?;
         talk.cut = self.cut;
         let mut next = 0;
         let mut windows = Vec::with_capacity(self.steps.len());

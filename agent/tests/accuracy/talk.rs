@@ -7,7 +7,7 @@
 use std::{
     io::{Error, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
     time::Duration,
 };
 
@@ -87,6 +87,16 @@ impl Talk {
                 .map_err(|e| format!("set up a connection: {e}"))?;
         }
         Ok(Self { client: Some(client), server: Some(server), cut: Cut::WHOLE })
+    }
+
+    /// The two ends of a connection of another kind: of what their type can do, only what every stream can is used.
+    pub(crate) fn of_streams(client: impl Into<OwnedFd>, server: impl Into<OwnedFd>) -> Result<Self, String> {
+        let ends = [client.into(), server.into()].map(TcpStream::from);
+        for end in &ends {
+            end.set_read_timeout(Some(READ_DEADLINE)).map_err(|e| format!("set up a connection: {e}"))?;
+        }
+        let [client, server] = ends.map(Some);
+        Ok(Self { client, server, cut: Cut::WHOLE })
     }
 
     /// `from` writes, the other end reads.

@@ -18,8 +18,12 @@ pub(super) fn read(name: &str, bytes: &[u8]) -> String {
 }
 
 pub(super) fn read_in_pieces(name: &str, bytes: &[u8], step: usize) -> String {
-    let link =
-        Link { role: Side::Server, local: Endpoint::v4([10, 0, 0, 1], 80), peer: Endpoint::v4([10, 0, 0, 2], 1) };
+    let link = Link {
+        role: Side::Server,
+        local: Endpoint::v4([10, 0, 0, 1], 80),
+        peer: Endpoint::v4([10, 0, 0, 2], 1),
+        unix: None,
+    };
     let mut parser = Http1::new(link);
     let mut out = Vec::new();
     let is_request = name.starts_with("requests/");

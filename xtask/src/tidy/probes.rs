@@ -29,6 +29,7 @@ const HELPERS: &[(&str, &str)] = &[
     ("get_current_cgroup_id", "in which container"),
     ("get_socket_cookie", "which socket"),
     ("skc_to_tcp_sock", "a socket as its TCP self, to read positions"),
+    ("skc_to_unix_sock", "a socket as its unix self, to find its peer and its name"),
     ("probe_read_kernel", "reads kernel structures"),
     ("probe_read_kernel_str", "reads a path"),
     ("probe_read_user", "reads the buffer that was written or filled"),

@@ -14,10 +14,10 @@ use std::{
 
 use opentelemetry_semantic_conventions::attribute::{
     CLIENT_ADDRESS, ERROR_TYPE, HTTP_REQUEST_METHOD, HTTP_REQUEST_METHOD_ORIGINAL, HTTP_RESPONSE_STATUS_CODE,
-    NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_PROTOCOL_VERSION, SERVER_ADDRESS, SERVER_PORT, URL_FULL, URL_PATH,
-    URL_QUERY, URL_SCHEME, USER_AGENT_ORIGINAL,
+    NETWORK_LOCAL_ADDRESS, NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_PROTOCOL_VERSION, NETWORK_TRANSPORT,
+    SERVER_ADDRESS, SERVER_PORT, URL_FULL, URL_PATH, URL_QUERY, URL_SCHEME, USER_AGENT_ORIGINAL,
 };
-use spantap_common::endpoint::Endpoint;
+use spantap_common::{endpoint::Endpoint, event::unix::Named};
 
 use super::{
     EndedBy, Method,
@@ -33,6 +33,8 @@ use crate::{
 /// How the end of a response is known, where its own framing could not be followed to it.
 pub(super) const RESPONSE_END: &str = "spantap.response.end";
 
+/// The process at the other end of a unix socket, which has no address where it did not bind one.
+const PEER_PID: &str = "spantap.peer.pid";
 /// Who asks for the trace to be kept, whatever is decided otherwise.
 const SAMPLING_ASKED: &str = "spantap.sampling.asked";
 
@@ -40,8 +42,10 @@ const SAMPLING_ASKED: &str = "spantap.sampling.asked";
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) link: Link,
-    local: Arc<str>,
-    peer: Arc<str>,
+    /// Address of this end; a unix socket's path. None where it has neither.
+    local: Option<Arc<str>>,
+    /// The same of the other end.
+    peer: Option<Arc<str>>,
     host: Repeated,
     user_agent: Repeated,
 }
@@ -53,8 +57,15 @@ struct Repeated(Option<Arc<str>>);
 impl Connection {
     /// A connection on which nothing was said.
     pub(super) fn new(link: Link) -> Self {
-        let text = |endpoint| address(endpoint).to_string().into();
-        let (local, peer) = (text(&link.local), text(&link.peer));
+        let text = |endpoint| Some(address(endpoint).to_string().into());
+        let (local, peer) = match &link.unix {
+            None => (text(&link.local), text(&link.peer)),
+            Some(unix) => match &unix.name {
+                None => (None, None),
+                Some((Named::Local, name)) => (Some(name.text().into()), None),
+                Some((Named::Peer, name)) => (None, Some(name.text().into())),
+            },
+        };
         Self { link, local, peer, host: Repeated::default(), user_agent: Repeated::default() }
     }
 }
@@ -79,7 +90,8 @@ impl Repeated {
 /// Attributes known from a request, for a span of the kind that the connection's role makes.
 pub(super) fn of_request(head: &RequestHead<'_>, connection: &mut Connection) -> Vec<Attribute> {
     // The response's are added to them.
-    let mut attributes = Vec::with_capacity(MAX_REQUEST_ATTRIBUTES + MAX_RESPONSE_ATTRIBUTES);
+    let of_unix = if connection.link.unix.is_some() { MAX_UNIX_ATTRIBUTES } else { 0 };
+    let mut attributes = Vec::with_capacity(MAX_REQUEST_ATTRIBUTES + of_unix + MAX_RESPONSE_ATTRIBUTES);
     let mut add = |key, value: Value| attributes.push(Attribute::new(key, value));
     add(HTTP_REQUEST_METHOD, head.method.label().into());
     if head.method == Method::Other {
@@ -123,6 +135,9 @@ pub(super) fn of_response(status: Option<u16>, ended: EndedBy, role: Side) -> (F
 
 /// The most that [`of_request`] adds: one allocation is enough.
 const MAX_REQUEST_ATTRIBUTES: usize = 13;
+
+/// What a unix socket adds to them, and takes none away for: its transport, its own name, its peer's process.
+const MAX_UNIX_ATTRIBUTES: usize = 3;
 
 /// The most that [`of_response`] adds.
 const MAX_RESPONSE_ATTRIBUTES: usize = 3;
@@ -175,19 +190,25 @@ fn of_server(
         Some(authority) => add_authority(&Authority::parse(authority), default_port, host, add),
         // HTTP/1.0 needs no Host: then the name of the server is the address it listens on.
         None => {
-            add(SERVER_ADDRESS, Arc::clone(local).into());
-            add(SERVER_PORT, link.local.port.into());
+            if let Some(local) = local {
+                add(SERVER_ADDRESS, Arc::clone(local).into());
+            }
+            if link.unix.is_none() {
+                add(SERVER_PORT, link.local.port.into());
+            }
         }
     }
 
     add(NETWORK_PROTOCOL_VERSION, head.version.label().into());
-    add(NETWORK_PEER_ADDRESS, Arc::clone(peer).into());
-    add(NETWORK_PEER_PORT, link.peer.port.into());
+    of_connection(link, local.as_ref(), peer.as_ref(), add);
     let client = forwarded("for")
         .as_deref()
         .and_then(address_of)
         .or_else(|| first(head.fields.forwarded_for).as_deref().and_then(address_of));
-    add(CLIENT_ADDRESS, client.map_or_else(|| Arc::clone(peer).into(), |client| written(client).into()));
+    let client = client.map(|client| written(client).into()).or_else(|| peer.clone().map(Value::Shared));
+    if let Some(client) = client {
+        add(CLIENT_ADDRESS, client);
+    }
     if let Some(sent) = head.fields.user_agent {
         add(USER_AGENT_ORIGINAL, user_agent.value(&String::from_utf8_lossy(sent)));
     }
@@ -199,9 +220,12 @@ fn of_client(
     connection: &mut Connection,
     add: &mut impl FnMut(&'static str, Value),
 ) {
-    let Connection { link, peer: peer_address, host, .. } = connection;
+    let Connection { link, local, peer: peer_address, host, .. } = connection;
     // Without a Host there is only the address that was connected to.
-    let peer = || SocketAddr::new(address(&link.peer), link.peer.port).to_string().into();
+    let peer = || match &link.unix {
+        None => SocketAddr::new(address(&link.peer), link.peer.port).to_string().into(),
+        Some(_) => peer_address.as_deref().map_or(Cow::Borrowed(NAMELESS), |path| Cow::Owned(as_host(path))),
+    };
     let authority = authority_of(head, target).unwrap_or_else(peer);
     let authority = Authority::parse(&authority);
     let scheme = match target {
@@ -209,11 +233,52 @@ fn of_client(
         _ => "http",
     };
     add(URL_FULL, full_url(scheme, &authority, target).into());
-    add_authority(&authority, default_port(scheme), host, add);
+    match (&link.unix, &*peer_address) {
+        // "Server domain name if available without reverse DNS lookup; otherwise, IP address or Unix domain socket name."
+        // The Host of such a request names nothing that could be looked up: it is `localhost`, or whatever the client
+        // was asked for itself. https://opentelemetry.io/docs/specs/semconv/registry/attributes/server/
+        (Some(_), Some(path)) => add(SERVER_ADDRESS, Arc::clone(path).into()),
+        _ => add_authority(&authority, default_port(scheme), host, add),
+    }
     add(NETWORK_PROTOCOL_VERSION, head.version.label().into());
-    add(NETWORK_PEER_ADDRESS, Arc::clone(peer_address).into());
-    add(NETWORK_PEER_PORT, link.peer.port.into());
+    of_connection(link, local.as_ref(), peer_address.as_ref(), add);
 }
+
+/// The connection's other end, and what is told of transports that are not taken for granted.
+fn of_connection(
+    link: &Link,
+    local: Option<&Arc<str>>,
+    peer: Option<&Arc<str>>,
+    add: &mut impl FnMut(&'static str, Value),
+) {
+    if let Some(peer) = peer {
+        add(NETWORK_PEER_ADDRESS, Arc::clone(peer).into());
+    }
+    let Some(unix) = &link.unix else { return add(NETWORK_PEER_PORT, link.peer.port.into()) };
+    add(NETWORK_TRANSPORT, "unix".into());
+    if let Some(local) = local {
+        add(NETWORK_LOCAL_ADDRESS, Arc::clone(local).into());
+    }
+    if unix.peer_pid != 0 {
+        add(PEER_PID, Value::Int(unix.peer_pid.into()));
+    }
+}
+
+/// The path of a unix socket where a URL has its host: percent-encoded, as a `reg-name` may be
+/// (<https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2>).
+fn as_host(path: &str) -> String {
+    let mut host = String::with_capacity(path.len() + 2 * path.matches('/').count());
+    for byte in path.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => host.push(byte.into()),
+            _ => write!(host, "%{byte:02X}").expect("a string takes everything"),
+        }
+    }
+    host
+}
+
+/// The host of a URL where neither the request nor the socket names one.
+const NAMELESS: &str = "localhost";
 
 /// "scheme://host[:port]/path?query": "url.full MUST NOT contain credentials passed via URL".
 fn full_url(scheme: &str, authority: &Authority<'_>, target: &Target<'_>) -> String {

@@ -4,10 +4,15 @@
 //! Step n of a dialogue happens n milliseconds in. `> GET /a @1` is a request whose first byte came at 1 ms; `< 200 2..3`
 //! a response; `! gap` a loss; `x` the parser giving up.
 
+use std::collections::BTreeSet;
+
+use spantap_common::event::unix::Named;
+
 use super::attributes::RESPONSE_END;
 use super::*;
 use crate::{
     attribute::{Attribute, Value},
+    event::{Unix, UnixName},
     protocol::Outcome,
 };
 
@@ -22,8 +27,8 @@ struct Dialogue {
 fn link(role: Side) -> Link {
     let (client, server) = (Endpoint::v4([10, 1, 2, 3], 51234), Endpoint::v4([10, 9, 8, 7], 8080));
     match role {
-        Side::Server => Link { role, local: server, peer: client },
-        Side::Client => Link { role, local: client, peer: server },
+        Side::Server => Link { role, local: server, peer: client, unix: None },
+        Side::Client => Link { role, local: client, peer: server, unix: None },
     }
 }
 
@@ -863,6 +868,70 @@ fn the_golden_example() {
         assert_eq!(listed(&answer.attributes), ["http.response.status_code=503", "error.type=503"]);
         let code = answer.attributes.iter().find(|attribute| attribute.key == "http.response.status_code");
         assert_eq!(code.map(|code| &code.value), Some(&Value::Int(503)));
+    }
+}
+
+#[test]
+fn a_unix_socket_is_named_by_its_path() {
+    let name = |name: &[u8]| UnixName::new(name).expect("a name");
+    let over = |role, name| {
+        let link =
+            Link { role, local: Endpoint::unix(1), peer: Endpoint::unix(2), unix: Some(Unix { peer_pid: 77, name }) };
+        let mut out = Vec::new();
+        let request = b"GET /a HTTP/1.0\r\nHost: localhost\r\n\r\nGET /b HTTP/1.0\r\n\r\n";
+        Http1::new(link).bytes(Side::Client, request, 0, Moment::default(), &mut out);
+        out.iter()
+            .map(|message| match message {
+                Message::Request(request) => listed(&request.attributes),
+                other => panic!("no request: {other:?}"),
+            })
+            .collect::<Vec<_>>()
+    };
+    let common = ["network.protocol.version=1.0", "network.transport=unix"];
+    for (role, name, attributes) in [
+        (
+            Side::Client,
+            Some((Named::Peer, name(b"/run/app.sock"))),
+            [
+                vec![
+                    "url.full=http://localhost/a",
+                    "server.address=/run/app.sock",
+                    "network.peer.address=/run/app.sock",
+                ],
+                vec![
+                    "url.full=http://%2Frun%2Fapp.sock/b",
+                    "server.address=/run/app.sock",
+                    "network.peer.address=/run/app.sock",
+                ],
+            ],
+        ),
+        (
+            Side::Client,
+            None,
+            [
+                vec!["url.full=http://localhost/a", "server.address=localhost", "server.port=80"],
+                vec!["url.full=http://localhost/b", "server.address=localhost", "server.port=80"],
+            ],
+        ),
+        (
+            Side::Server,
+            Some((Named::Local, name(b"\0app"))),
+            [
+                vec!["url.path=/a", "server.address=localhost", "server.port=80", "network.local.address=@app"],
+                vec!["url.path=/b", "server.address=@app", "network.local.address=@app"],
+            ],
+        ),
+        (Side::Server, None, [vec!["url.path=/a", "server.address=localhost", "server.port=80"], vec!["url.path=/b"]]),
+    ] {
+        for (said, expected) in over(role, name).into_iter().zip(attributes) {
+            let mut expected: BTreeSet<_> = expected.into_iter().map(str::to_owned).collect();
+            expected.extend(common.map(str::to_owned));
+            expected.extend(["http.request.method=GET".to_owned(), "spantap.peer.pid=77".to_owned()]);
+            if role == Side::Server {
+                expected.insert("url.scheme=http".to_owned());
+            }
+            assert_eq!(said.into_iter().collect::<BTreeSet<_>>(), expected, "{role:?} {name:?}");
+        }
     }
 }
 
