@@ -11,6 +11,7 @@ pub mod call;
 pub mod endpoint;
 pub mod event;
 pub mod loss;
+pub mod opaque;
 pub mod settings;
 pub mod sniff;
 #[cfg(feature = "user")]

@@ -95,6 +95,8 @@ pub(crate) fn announce(sock: Sock, state: &mut State, before: Positions) -> Opti
     let introduction = SocketRecord {
         header: task::header(Kind::Socket, state.cookie, size_of::<SocketRecord>() as u32),
         cgroup: task::cgroup(),
+        connected_at: state.connected_at,
+        connected_by: state.connected_by,
         local: ends.local,
         peer: ends.peer,
         netns: sock.netns(),
@@ -246,7 +248,10 @@ fn born(sock: Sock, origin: Origin) -> Option<()> {
     state.fin_sent = 0;
     // Only the caller of connect(2) is known here; whoever accepts is not running yet.
     let connects = matches!(origin, Origin::Connected);
-    let process = task::tgid(bpf_get_current_pid_tgid());
+    let caller = bpf_get_current_pid_tgid();
+    state.connected_at = if connects { task::now() } else { 0 };
+    state.connected_by = if connects { caller } else { 0 };
+    let process = task::tgid(caller);
     state.own = u8::from(connects && process != 0 && process == globals::AGENT_TGID.load());
     Some(())
 }

@@ -25,6 +25,10 @@ pub(crate) struct State {
     pub(crate) budget: u32,
     /// The socket's cookie.
     pub(crate) cookie: u64,
+    /// When the process called connect(2); 0 where it did not.
+    pub(crate) connected_at: u64,
+    /// Who did: `pid_tgid`.
+    pub(crate) connected_by: u64,
     /// Calls that showed no request, on a socket older than the agent.
     pub(crate) misses: u32,
     /// Valid bytes of `prefix`.

@@ -112,6 +112,7 @@ impl End {
             moment: self.moment(now),
             id: self.socket,
             cgroup: 0,
+            connected: None,
             local: self.local,
             peer: self.peer,
             netns: 1,

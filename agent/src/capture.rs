@@ -300,8 +300,9 @@ mod tests {
     fn other_files_are_refused_by_name() {
         assert!(matches!(Replayer::new(&b"#!/bin/sh\nexit 0\n"[..]), Err(ReplayError::NotARecording)));
         let mut newer = recording();
-        newer[8] = 2;
-        assert!(matches!(Replayer::new(&newer[..]), Err(ReplayError::OtherVersion(2, 1))));
+        newer[8] = 99;
+        let refused = Replayer::new(&newer[..]);
+        assert!(matches!(refused, Err(ReplayError::OtherVersion(99, abi)) if abi == u32::from(ABI_VERSION)));
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub struct Socket {
     pub id: SocketId,
     /// cgroup v2 id of the task; 0 where unknown.
     pub cgroup: u64,
+    /// When this process called connect(2), and by whom.
+    pub connected: Option<Moment>,
     /// The process's end.
     pub local: Endpoint,
     /// The other end.
@@ -195,6 +197,8 @@ fn socket(record: &SocketRecord) -> Result<Socket, DecodeError> {
         moment: moment(&record.header, [0; 3]),
         id: SocketId(record.header.socket),
         cgroup: record.cgroup,
+        connected: (record.connected_at != 0)
+            .then(|| Moment { at: Timestamp(record.connected_at), task: task(record.connected_by, [0; 3]) }),
         local: end(record.local)?,
         peer: end(record.peer)?,
         netns: record.netns,
@@ -275,8 +279,11 @@ fn process<'a>(record: &ProcessHead, raw: &'a [u8]) -> Result<Process<'a>, Decod
 }
 
 fn moment(header: &Header, identity: [u64; 3]) -> Moment {
-    let task = Task { pid: (header.pid_tgid >> 32) as u32, tid: header.pid_tgid as u32, identity };
-    Moment { at: Timestamp(header.at), task }
+    Moment { at: Timestamp(header.at), task: task(header.pid_tgid, identity) }
+}
+
+fn task(pid_tgid: u64, identity: [u64; 3]) -> Task {
+    Task { pid: (pid_tgid >> 32) as u32, tid: pid_tgid as u32, identity }
 }
 
 fn known<T>(field: &'static str, raw: u8, from_wire: fn(u8) -> Option<T>) -> Result<T, DecodeError> {
@@ -362,10 +369,13 @@ pub mod wire {
 
     /// A [`super::SocketRecord`], or a [`super::UnixRecord`].
     pub fn socket(socket: &Socket) -> Vec<u8> {
-        let Socket { moment, id, cgroup, local, peer, netns, read_position, write_position, .. } = socket;
+        let Socket { moment, id, cgroup, connected, local, peer, netns, read_position, write_position, .. } = socket;
         let kind = if socket.unix.is_some() { Kind::Unix } else { Kind::Socket };
         let mut record = Record::new(kind, moment, *id);
         record.u64(*cgroup);
+        let connected = connected.unwrap_or_default();
+        record.u64(connected.at.0);
+        record.u64(u64::from(connected.task.pid) << 32 | u64::from(connected.task.tid));
         record.endpoint(local);
         record.endpoint(peer);
         record.u32(*netns);
@@ -508,6 +518,7 @@ mod tests {
                 moment: moment([0; 3]),
                 id: SocketId(7),
                 cgroup: 8,
+                connected: Some(moment([0; 3])),
                 local: Endpoint::v4([127, 0, 0, 1], 80),
                 peer: Endpoint::v6([0xfe; 16], 50_000),
                 netns: 9,
@@ -550,6 +561,7 @@ mod tests {
                 moment: moment([0; 3]),
                 id: SocketId(10),
                 cgroup: 11,
+                connected: None,
                 local: Endpoint::unix(10),
                 peer: Endpoint::unix(12),
                 netns: 13,

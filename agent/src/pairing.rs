@@ -94,6 +94,21 @@ impl Pairing {
         Some(Step::Closed(id, Closed { answered: None, last: at, failed: true, attributes }))
     }
 
+    /// The request that is to be answered first.
+    pub fn oldest(&self) -> Option<ExchangeId> {
+        self.open.front().map(|(id, _)| *id)
+    }
+
+    /// The request that was made last, unless it has its response.
+    pub fn newest(&self) -> Option<ExchangeId> {
+        self.open.back().map(|(id, _)| *id)
+    }
+
+    /// Requests made so far.
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
     /// Whether every request has its response.
     pub fn is_idle(&self) -> bool {
         self.open.is_empty()

@@ -18,7 +18,7 @@ use spantap_common::{
 use crate::{
     enrich::{HostFacts, ServiceSpan, process::Resources},
     event::{self, Event, Process, Socket, SocketId},
-    pairing::{Pairing, Step},
+    pairing::{ExchangeId, Pairing, Step},
     process::ProcessFacts,
     protocol::{Cause, Link, Message, Parser, Progress, Side, TABLE},
     stream::{Assembler, Piece},
@@ -117,6 +117,8 @@ struct Talk {
     client: Endpoint,
     server: Endpoint,
     protocol: &'static str,
+    /// Who connected, and when, where that was seen.
+    connected: Option<Moment>,
 }
 
 /// The stages behind a connection, which all connections share.
@@ -244,7 +246,7 @@ impl Pipeline {
             }
             Life::Exit => {
                 self.known.remove(&process.pid);
-                self.behind.tracer.forgot(process.pid);
+                self.behind.tracer.forgot(process.pid, process.moment.at, &mut self.behind.vitals);
                 self.resources.forget(process.pid, process.moment.at);
             }
         }
@@ -283,6 +285,7 @@ impl Pipeline {
                 client,
                 server,
                 protocol: protocol.name,
+                connected: socket.connected,
             },
             used: socket.moment.at,
         };
@@ -413,6 +416,7 @@ impl Talk {
             behind.vitals.unread += 1;
             return Talking::Open;
         };
+        let (oldest, requests) = (self.pairing.oldest(), self.pairing.requests());
         let messages = &mut behind.messages;
         let (progress, at) = match piece {
             Piece::Bytes { direction, bytes, position, at } => {
@@ -428,6 +432,9 @@ impl Talk {
             Piece::Closed { at, .. } => (Progress::NotMine, at),
         };
         self.pair(behind);
+        if let Piece::Bytes { direction, .. } | Piece::Gap { direction, .. } = piece {
+            self.moved(direction, at, oldest, self.pairing.requests() - requests, behind);
+        }
         if let Piece::End { direction, at } = piece
             && sender(direction) == Side::Server
         {
@@ -439,6 +446,24 @@ impl Talk {
             self.abandon(Cause::Truncated, at, behind);
         }
         Talking::Open
+    }
+
+    /// Bytes were moved by `at`, of which `brought` requests came: says whose they were. `oldest` was the oldest exchange
+    /// before.
+    fn moved(&self, direction: Direction, at: Moment, oldest: Option<ExchangeId>, brought: u64, behind: &mut Behind) {
+        let Behind { tracer, vitals, .. } = behind;
+        match (self.role, direction) {
+            // Of several requests in one read nobody can say which the reader goes on with.
+            (Side::Server, Direction::Read) => tracer.read(self.pairing.newest().filter(|_| brought <= 1), at, vitals),
+            (Side::Client, Direction::Read) => tracer.read(oldest, at, vitals),
+            (Side::Server, Direction::Write) => {
+                if let Some(request) = oldest {
+                    tracer.answering(request, at, vitals);
+                }
+            }
+            // The first byte of a call is part of it.
+            (Side::Client, Direction::Write) => {}
+        }
     }
 
     fn tick(&mut self, now: Timestamp, behind: &mut Behind) {
@@ -486,7 +511,8 @@ impl Talk {
                     Side::Server => SpanKind::Server,
                 };
                 let Self { client, server, protocol, .. } = *self;
-                tracer.opened(Opened { id, kind, protocol, client, server, request }, vitals, spans);
+                let connected = self.connected.filter(|_| id.ordinal == 0);
+                tracer.opened(Opened { id, kind, protocol, client, server, connected, request }, vitals, spans);
             }
             Some(Step::Closed(id, closed)) => tracer.closed(id, closed, vitals, spans),
             None => {}

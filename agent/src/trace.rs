@@ -18,6 +18,7 @@ use crate::{
     attribute::Attribute,
     context::{SpanId, TraceFlags, TraceId},
     time::{Task, Timestamp},
+    vitals::Links,
 };
 
 /// One finished unit of work of one process.
@@ -86,8 +87,20 @@ pub enum LinkMethod {
     Header,
     /// The other end of the same connection is on this host.
     Socket,
+    /// The task of the runtime that wrote the answer made the call.
+    Runtime,
     /// The calling thread held one request and answered it.
     Thread,
+    /// A request id that the process passed on.
+    Content,
+    /// What the event loop was working on when it made the call, in agreement with what it answered afterwards.
+    Turn,
+    /// The answer that the event loop wrote after the call's response.
+    Reply,
+    /// Chains of threads that woke each other.
+    Handoff,
+    /// Statistics of delays, with a confidence.
+    Assigned,
 }
 
 impl LinkMethod {
@@ -96,8 +109,30 @@ impl LinkMethod {
         match self {
             Self::Header => "header",
             Self::Socket => "socket",
+            Self::Runtime => "runtime",
             Self::Thread => "thread",
+            Self::Content => "content",
+            Self::Turn => "turn",
+            Self::Reply => "reply",
+            Self::Handoff => "handoff",
+            Self::Assigned => "assigned",
         }
+    }
+
+    /// One more parent was found by this evidence.
+    fn count(self, links: &mut Links) {
+        let count = match self {
+            Self::Header => &mut links.header,
+            Self::Socket => &mut links.socket,
+            Self::Runtime => &mut links.runtime,
+            Self::Thread => &mut links.thread,
+            Self::Content => &mut links.content,
+            Self::Turn => &mut links.turn,
+            Self::Reply => &mut links.reply,
+            Self::Handoff => &mut links.handoff,
+            Self::Assigned => &mut links.assigned,
+        };
+        *count += 1;
     }
 }
 

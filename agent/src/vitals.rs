@@ -7,7 +7,7 @@
 //! requests were in records that nobody read.
 
 use serde::{Serialize, Serializer};
-use spantap_common::loss::Reason;
+use spantap_common::{loss::Reason, opaque::Opaque};
 
 /// Everything that is counted.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
@@ -29,12 +29,33 @@ pub struct Vitals {
     pub unread: u64,
     /// Connections given up because nothing was heard of them for too long: their close was lost, or they are idle.
     pub expired: u64,
+    /// Sockets left alone because what they carry is not followed, by what it looks like.
+    pub left_alone: LeftAlone,
     /// Spans not exported because their trace is not sampled; the local view shows them all the same.
     pub unsampled: u64,
     /// What was lost.
     pub lost: Losses,
     /// Spans by how their parent was found.
     pub links: Links,
+}
+
+/// Sockets by what they carry; counted by the probes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct LeftAlone(pub [u64; Opaque::COUNT]);
+
+impl LeftAlone {
+    /// How many look like this.
+    pub fn of(&self, opaque: Opaque) -> u64 {
+        self.0[opaque as usize]
+    }
+}
+
+impl Serialize for LeftAlone {
+    /// The kinds that occurred, by label.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let kinds = Opaque::ALL.iter().map(|opaque| (opaque.label(), self.of(*opaque)));
+        serializer.collect_map(kinds.filter(|(_, n)| *n > 0))
+    }
 }
 
 /// Losses by what they are losses of.
@@ -63,14 +84,32 @@ pub struct Links {
     pub header: u64,
     /// Both ends of one connection on this host.
     pub socket: u64,
+    /// The task of the runtime that wrote the answer.
+    pub runtime: u64,
     /// One open request on the calling thread.
     pub thread: u64,
+    /// A request id that was passed on.
+    pub content: u64,
+    /// Turns of an event loop, both ways.
+    pub turn: u64,
+    /// Turns of an event loop, from the answer back.
+    pub reply: u64,
+    /// Chains of wakes.
+    pub handoff: u64,
+    /// Statistics.
+    pub assigned: u64,
     /// Calls for which the evidence contradicted itself: left without a parent.
     pub contradicted: u64,
     /// Calls of a process that had open requests, none of which could be proven to be the caller.
     pub unknown: u64,
     /// Spans that begin their trace because nothing was there to call them.
     pub root: u64,
+    /// Calls that waited for evidence as long as they may.
+    pub overdue: u64,
+    /// Times that a source of evidence found itself wrong about a process, and fell silent for a while.
+    pub distrusted: u64,
+    /// Acts of processes that were judged early, for want of room.
+    pub hurried: u64,
 }
 
 impl Vitals {

@@ -195,6 +195,7 @@ impl Wires {
                 moment: self.moment(pid),
                 id: SocketId(index as u64),
                 cgroup: 0,
+                connected: None,
                 local,
                 peer,
                 netns: 1,

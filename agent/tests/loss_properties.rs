@@ -393,6 +393,7 @@ impl Stage {
                 moment: self.moment(wire.pid),
                 id: wire.socket,
                 cgroup: 0,
+                connected: None,
                 local: wire.local,
                 peer: wire.peer,
                 netns: 1,

@@ -15,6 +15,11 @@ pub struct SocketRecord {
     pub header: Header,
     /// cgroup v2 id of the current task; 0 where unknown.
     pub cgroup: u64,
+    /// When this process called connect(2), in nanoseconds of CLOCK_MONOTONIC; 0 where it did not, or nobody saw it. An
+    /// event loop calls it when it decides to make a call, and writes the call when the connection stands.
+    pub connected_at: u64,
+    /// Who called it: process id and thread id, as in [`Header::pid_tgid`].
+    pub connected_by: u64,
     /// This process's end.
     pub local: Endpoint,
     /// The other end.
@@ -37,8 +42,8 @@ pub struct SocketRecord {
 }
 
 const _: () = {
-    assert!(size_of::<SocketRecord>() == 96);
-    assert!(offset_of!(SocketRecord, origin) == 92);
+    assert!(size_of::<SocketRecord>() == 112);
+    assert!(offset_of!(SocketRecord, origin) == 108);
 };
 
 /// How the connection came to be, as far as the agent saw.

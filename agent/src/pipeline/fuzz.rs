@@ -115,6 +115,7 @@ impl Play {
                 moment,
                 id: wire.id,
                 cgroup: 0,
+                connected: None,
                 local: wire.local,
                 peer: wire.peer,
                 netns: 1,

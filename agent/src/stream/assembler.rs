@@ -361,6 +361,7 @@ mod tests {
                 id: SocketId(1),
                 moment: Moment::default(),
                 cgroup: 0,
+                connected: None,
                 local: Endpoint::v4([127, 0, 0, 1], 40_000),
                 peer: Endpoint::v4([127, 0, 0, 1], 80),
                 netns: 0,

@@ -224,6 +224,7 @@ impl Stage {
                 moment,
                 id: socket,
                 cgroup: 0,
+                connected: None,
                 local,
                 peer,
                 netns: 1,
