@@ -10,6 +10,7 @@ pub mod abi;
 pub mod call;
 pub mod endpoint;
 pub mod event;
+pub mod identity;
 pub mod loss;
 pub mod opaque;
 pub mod settings;

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Values of the control maps: written by the agent's run loop, read by the probes.
 
+use crate::identity::Arguments;
+
 /// What the probes are to do for one process, keyed by its process id (tgid).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ProcessSettings {
-    /// Arguments of the identity source: offsets and addresses in the process's memory, by kind.
-    pub identity_arguments: [u64; 6],
-    /// Which task identity the probes read from the process's memory; 0 is none.
+    /// Arguments of the identity's layout: offsets and addresses in the process's memory, by kind.
+    pub identity_arguments: Arguments,
+    /// Which task identity the probes read from the process's memory: a [`crate::identity::Kind`] by its wire number; 0 is
+    /// none.
     pub identity: u32,
     /// A [`Verdict`] by its wire number.
     pub verdict: u32,

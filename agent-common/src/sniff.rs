@@ -134,21 +134,17 @@ enum Method {
     Extension,
 }
 
+/// What the first `length` bytes of `prefix` are. They hold no NUL: they are a token.
 #[inline(always)]
 fn method(prefix: &[u8; PREFIX], length: usize) -> Method {
-    match prefix {
-        [b'G', b'E', b'T', ..] | [b'P', b'U', b'T', ..] if length == 3 => Method::Defined,
-        [b'P', b'O', b'S', b'T', ..] | [b'H', b'E', b'A', b'D', ..] if length == 4 => Method::Defined,
-        [b'P', b'A', b'T', b'C', b'H', ..]
-        | [b'T', b'R', b'A', b'C', b'E', ..]
-        | [b'Q', b'U', b'E', b'R', b'Y', ..]
-            if length == 5 =>
-        {
-            Method::Defined
-        }
-        [b'D', b'E', b'L', b'E', b'T', b'E', ..] if length == 6 => Method::Defined,
-        [b'O', b'P', b'T', b'I', b'O', b'N', b'S', ..] if length == 7 => Method::Defined,
-        [b'C', b'O', b'N', b'N', b'E', b'C', b'T', ..] if length == 7 => Method::Connect,
+    let [a, b, c, d, e, f, g, ..] = *prefix;
+    let first = u64::from_le_bytes([a, b, c, d, e, f, g, 0]);
+    if length > LONGEST_METHOD {
+        return Method::Extension;
+    }
+    match first & !(u64::MAX << (length * 8)) {
+        GET | PUT | POST | HEAD | PATCH | TRACE | QUERY | DELETE | OPTIONS => Method::Defined,
+        CONNECT => Method::Connect,
         _ => Method::Extension,
     }
 }
@@ -181,7 +177,20 @@ const fn set(codes: &[u8], first: u8) -> u64 {
 /// target should be in sight.
 const METHOD_ROOM: usize = 20;
 
-// Words packed into integers: the verifier follows a shift where it would want proof of an index.
+// Words packed into integers: the verifier follows a shift where it would want proof of an index, and one comparison
+// where it would follow one for each letter.
+const GET: u64 = u64::from_le_bytes(*b"GET\0\0\0\0\0");
+const PUT: u64 = u64::from_le_bytes(*b"PUT\0\0\0\0\0");
+const POST: u64 = u64::from_le_bytes(*b"POST\0\0\0\0");
+const HEAD: u64 = u64::from_le_bytes(*b"HEAD\0\0\0\0");
+const PATCH: u64 = u64::from_le_bytes(*b"PATCH\0\0\0");
+const TRACE: u64 = u64::from_le_bytes(*b"TRACE\0\0\0");
+const QUERY: u64 = u64::from_le_bytes(*b"QUERY\0\0\0");
+const DELETE: u64 = u64::from_le_bytes(*b"DELETE\0\0");
+const OPTIONS: u64 = u64::from_le_bytes(*b"OPTIONS\0");
+const CONNECT: u64 = u64::from_le_bytes(*b"CONNECT\0");
+/// Of those that HTTP itself defines.
+const LONGEST_METHOD: usize = 7;
 const SCHEME: u64 = u64::from_le_bytes(*b"http\0\0\0\0");
 const SCHEME_LENGTH: u32 = 4;
 const VERSION: u64 = u64::from_le_bytes(*b"HTTP/1.\0");

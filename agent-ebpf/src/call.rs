@@ -15,7 +15,7 @@ use crate::{batch, globals, kernel::Registers, verifier};
 #[derive(Clone, Copy)]
 pub(crate) struct Buffers {
     address: u64,
-    count: u64,
+    count: u32,
     scattered: bool,
     known: bool,
 }
@@ -54,7 +54,7 @@ impl Buffers {
         match globals::call_shape(registers.call()) {
             Shape::Hidden => None,
             Shape::Buffer => Some(Self { address, count: 1, scattered: false, known: true }),
-            Shape::Vector => Some(Self { address, count: registers.third(), scattered: true, known: true }),
+            Shape::Vector => Some(Self { address, count: registers.third() as u32, scattered: true, known: true }),
             Shape::Message => Self::of_message(address),
             // Where whole calls are watched, the messages are not seen one by one. Said here for the verifier's sake: it
             // does not look at the rest then.
@@ -82,6 +82,17 @@ impl Buffers {
         buffers.unwrap_or(Self { address: 0, count: 0, scattered: false, known: false })
     }
 
+    /// The same memory, found in whichever way to the verifier: see [`verifier::forgotten`].
+    #[inline(always)]
+    pub(crate) fn forgotten(self) -> Self {
+        Self {
+            address: self.address,
+            count: verifier::forgotten(self.count),
+            scattered: verifier::forgotten(self.scattered.into()) != 0,
+            known: verifier::forgotten(self.known.into()) != 0,
+        }
+    }
+
     /// Whether the memory is known.
     #[inline(always)]
     pub(crate) fn is_known(self) -> bool {
@@ -93,7 +104,7 @@ impl Buffers {
     fn of_message(address: u64) -> Option<Self> {
         // `msg_iov` and `msg_iovlen` stand side by side in `struct user_msghdr`.
         let [address, count] = user_words(address + MSGHDR_IOV)?;
-        Some(Self { address, count, scattered: true, known: true })
+        Some(Self { address, count: count as u32, scattered: true, known: true })
     }
 
     /// The address of the memory, if it is in one piece from the beginning on.
@@ -121,7 +132,7 @@ impl Buffers {
     pub(crate) fn segment(self, index: u32) -> Result<Segment, NoSegment> {
         // A copy of the count: what the verifier learns from the comparison would make each round of a caller's loop
         // leave with a count that it has not seen yet, and look at all that follows again.
-        if u64::from(index) >= verifier::masked(self.count, u64::MAX) {
+        if u64::from(index) >= verifier::masked(self.count.into(), u64::MAX) {
             return Err(NoSegment::Beyond);
         }
         if !self.scattered {

@@ -322,6 +322,15 @@ impl Task {
     }
 }
 
+/// Where the current thread's own data begin in its process's memory: what user space put into the processor's register
+/// for it.
+#[inline(always)]
+pub(crate) fn thread_pointer() -> u64 {
+    // SAFETY: the helper takes no argument. Not its BTF twin: that came with 5.11.
+    let task = unsafe { bpf_get_current_task() } as *const u8;
+    copied(task, &globals::OFFSET_TASK_THREAD_POINTER)
+}
+
 /// `struct linux_binprm`: a program about to run.
 #[derive(Clone, Copy)]
 pub(crate) struct Binary(*const u8);
@@ -401,6 +410,18 @@ impl Registers {
     #[inline(always)]
     pub(crate) fn fourth(self) -> u64 {
         field(self.0, &globals::OFFSET_REGISTERS_FOURTH)
+    }
+
+    /// The stack pointer.
+    #[inline(always)]
+    pub(crate) fn stack(self) -> u64 {
+        field(self.0, &globals::OFFSET_REGISTERS_STACK)
+    }
+
+    /// The register in which Go's compiler keeps the running goroutine; anything in other programs.
+    #[inline(always)]
+    pub(crate) fn goroutine(self) -> u64 {
+        field(self.0, &globals::OFFSET_REGISTERS_GOROUTINE)
     }
 
     /// The fifth argument.

@@ -18,6 +18,7 @@ mod kernel;
 mod loss;
 mod maps;
 mod payload;
+mod runtime;
 mod slot;
 mod socket;
 mod state;

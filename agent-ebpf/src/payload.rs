@@ -29,6 +29,7 @@ use crate::{
 #[derive(Clone, Copy)]
 pub(crate) struct Moved {
     header: Header,
+    identity: [u64; 3],
     position: u32,
     opposite: u32,
     left: u32,
@@ -36,15 +37,15 @@ pub(crate) struct Moved {
 }
 
 impl Moved {
-    /// `length` bytes, from the position that `before` names, moved now by the current task.
+    /// `length` bytes, from the position that `before` names, moved now by the current thread, which runs `identity`.
     #[inline(always)]
-    pub(crate) fn new(socket: u64, direction: Direction, before: Positions, length: u32) -> Self {
+    pub(crate) fn new(socket: u64, direction: Direction, before: Positions, length: u32, identity: [u64; 3]) -> Self {
         let (position, opposite) = match direction {
             Direction::Read => (before.read, before.write),
             Direction::Write => (before.write, before.read),
         };
         let header = task::header(Kind::Data, socket, 0);
-        Self { header, position, opposite, left: length, direction: direction.to_wire() }
+        Self { header, identity, position, opposite, left: length, direction: direction.to_wire() }
     }
 }
 
@@ -93,6 +94,7 @@ impl Moved {
     #[inline(always)]
     fn copied(&mut self, address: u64, length: u32, allowed: u32) -> u32 {
         let wanted = if length < allowed { length } else { allowed };
+        let wanted = verifier::forgotten(wanted);
         // After the budget is spent, records are many and short.
         if wanted <= OVERFLOW_HEAD as u32 {
             self.report::<OVERFLOW_HEAD>(address, length, wanted, Path::Memory)
@@ -111,7 +113,7 @@ impl Moved {
     /// copied.
     #[inline(always)]
     fn gathered(&mut self, buffers: Buffers, allowed: u32) -> u32 {
-        let wanted = if self.left < allowed { self.left } else { allowed };
+        let wanted = verifier::forgotten(if self.left < allowed { self.left } else { allowed });
         if wanted <= LARGE as u32 {
             self.gather::<LARGE, { LARGE / 4 }>(buffers, wanted)
         } else {
@@ -133,7 +135,7 @@ impl Moved {
             // SAFETY: `gathered` is the slot's own room, of which `collect` has filled this field in.
             captured = unsafe { (&raw const (*gathered).record.captured).read_volatile() };
             if captured > 0 {
-                let record = self.record(captured, captured, Tail::NONE, Path::Memory);
+                let record = self.record(captured, captured, Tail::none(), Path::Memory);
                 // SAFETY: as above, and `captured` bytes behind the record.
                 unsafe { (&raw mut (*gathered).record).write(record) };
                 slot.commit();
@@ -153,6 +155,8 @@ impl Moved {
     #[inline(always)]
     fn heads(&mut self, buffers: Buffers) {
         for index in 0..MAX_SEGMENTS {
+            // To the verifier, each round looks like the one before.
+            self.left = verifier::forgotten(self.left);
             match buffers.segment(index) {
                 Ok(segment) => {
                     let length = if segment.length < self.left.into() { segment.length as u32 } else { self.left };
@@ -201,7 +205,7 @@ impl Moved {
             }
         }
 
-        let mut tail = Tail::NONE;
+        let mut tail = Tail::none();
         let missing = length - captured;
         if captured > 0 && missing > 0 && length as usize >= TAIL {
             // Eight bytes are read in any case; those that were captured already do not count.
@@ -225,7 +229,7 @@ impl Moved {
         let [tail_length, direction, path, reserved @ ..] = verifier::masked(last, 0x00ff_ffff).to_le_bytes();
         DataRecord {
             header: Header { size: size_of::<DataRecord>() as u32 + captured, ..self.header },
-            identity: [verifier::zero(), verifier::zero(), verifier::zero()],
+            identity: self.identity,
             position: self.position,
             opposite: self.opposite,
             length,
@@ -325,7 +329,10 @@ struct Tail {
 }
 
 impl Tail {
-    const NONE: Self = Self { bytes: [0; TAIL], length: 0 };
+    #[inline(always)]
+    fn none() -> Self {
+        Self { bytes: verifier::zero().to_le_bytes(), length: 0 }
+    }
 }
 
 const SMALL: usize = SIZE_CLASSES[0];

@@ -21,7 +21,7 @@ use crate::{
     loss,
     maps::LEFT_ALONE,
     payload::{self, Moved},
-    socket,
+    runtime, socket,
     state::{CAPTURED, IGNORED, PROBING, State, UNKNOWN},
     unix, verifier,
 };
@@ -79,7 +79,7 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     };
     // `recv(…, MSG_TRUNC)` discards what it counts: the buffer holds nothing of it.
     let buffers = if flags & MSG_TRUNC != 0 { None } else { Buffers::of(registers(), direction, length) };
-    let buffers = Buffers::or_none(buffers);
+    let buffers = Buffers::or_none(buffers).forgotten();
     if state.verdict == PROBING {
         probe(state, buffers, direction, length, reached)?;
     }
@@ -96,7 +96,8 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     if state.last_direction != direction.to_wire() && socket::unwanted(state, reached).is_some() {
         return None;
     }
-    payload::capture(state, buffers, Moved::new(state.cookie, direction, before, length));
+    let identity = runtime::identity(registers(), state.requests);
+    payload::capture(state, buffers, Moved::new(state.cookie, direction, before, length, identity));
     if let Direction::Read = direction {
         socket::caught_up(sock, state);
     }
@@ -181,10 +182,27 @@ fn unseen(state: &mut State, why: Reason) {
 /// What the bytes collected so far look like.
 #[inline(always)]
 fn guess(state: &State) -> Guess {
-    match (state.prefix_length, state.prefix.first_chunk::<PREFIX>()) {
-        (0, _) | (_, None) => Guess::Unknown,
-        (length, Some(prefix)) => sniff::sniff(prefix, length as usize),
-    }
+    let word = |index: usize| {
+        // SAFETY: within `prefix`, of whose bytes any is a part of a number.
+        unsafe { (&raw const state.prefix).cast::<u64>().add(index).read_unaligned() }
+    };
+    let guess = looked_at(word(0), word(1), word(2), state.prefix_length);
+    Guess::from_wire(guess as u8).unwrap_or(Guess::Unknown)
+}
+
+/// The guess behind a prefix of `length` bytes, by its wire number.
+///
+/// Global, and its arguments are mere numbers: the verifier looks at it by itself and once, whatever its callers know.
+/// Looked at from where it is called it was half of all that the verifier did (2026-11: 250,000 instructions of 570,000,
+/// 23,000 each time that something in sight of the caller was different).
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn looked_at(first: u64, second: u64, third: u64, length: u32) -> u32 {
+    let words = [first, second, third];
+    // SAFETY: as many bytes, none of which is invalid. Not copied one by one: that would be a loop to the verifier.
+    let prefix = unsafe { &*(&raw const words).cast::<[u8; PREFIX]>() };
+    // Nothing looks like nothing.
+    if length == 0 { Guess::Unknown.to_wire().into() } else { sniff::sniff(prefix, length as usize).to_wire().into() }
 }
 
 /// Appends the call's first bytes to the prefix, until it is full.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Tricks that only the verifier needs.
 
-use core::arch::asm;
+use core::{arch::asm, mem::MaybeUninit};
 
 /// `value & mask`, where the optimiser cannot see that it is redundant.
 ///
@@ -31,3 +31,28 @@ pub(crate) fn zero() -> u64 {
     unsafe { asm!("{0} = 0", out(reg) zero, options(pure, nomem, nostack)) }
     zero
 }
+
+/// `value`, of which the verifier knows nothing any more.
+///
+/// What it knows of a value it distinguishes: four ways to find a buffer, each with constants of its own, make it look
+/// at everything behind them four times over. Kernels before 6.2 then pass their limit of a million instructions.
+///
+/// It follows what is stored to the stack at multiples of eight bytes, and zeros everywhere; of anything else it knows
+/// that it was written (`check_stack_write_fixed_off` in `kernel/bpf/verifier.c`).
+#[inline(always)]
+pub(crate) fn forgotten(value: u32) -> u32 {
+    let mut words = Words([MaybeUninit::uninit(); 2]);
+    let word = (&raw mut words.0[1]).cast::<u32>();
+    // SAFETY: within `words`. Volatile, so that the value takes the way over the stack.
+    unsafe {
+        word.write_volatile(value ^ NOT_ZERO);
+        word.read_volatile() ^ NOT_ZERO
+    }
+}
+
+/// Its second half is at no multiple of eight.
+#[repr(align(8))]
+struct Words([MaybeUninit<u32>; 2]);
+
+/// No value that is known where it is to be forgotten.
+const NOT_ZERO: u32 = 0x5555_5555;

@@ -8,6 +8,7 @@
 mod arguments;
 pub mod environment;
 mod otlp;
+mod sampling;
 mod values;
 
 use std::{ffi::OsString, fmt, net::SocketAddr, path::PathBuf, time::Duration};
@@ -20,7 +21,7 @@ use self::{
     environment::{Environment, Variables},
     values::{closest, duration, glob, list, number, one_of},
 };
-use crate::{export, kernel::Tier, pipeline};
+use crate::{export, kernel::Tier, pipeline, sample};
 
 /// Everything `run` needs to know.
 #[derive(Clone, Debug)]
@@ -89,6 +90,8 @@ pub struct Output {
     pub destinations: Vec<Destination>,
     /// To standard output.
     pub print: Option<Print>,
+    /// Which of them are sent to the destinations.
+    pub sampling: sample::Settings,
     /// Nobody said where spans go: a collector on this machine gets them instead of standard output, if there is one.
     pub unasked: bool,
     /// Bounds of each destination's queue and requests.
@@ -425,6 +428,7 @@ impl Desk<'_> {
             unasked: silent && asked.is_none() && !otlp::disabled(&mut self.variables),
             destinations,
             print: style.map(|_| print),
+            sampling: sampling::settings(&mut self.variables),
             limits: otlp::limits(&mut self.variables),
         }
     }

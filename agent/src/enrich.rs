@@ -5,6 +5,7 @@
 //! made them. It reads no file and asks nobody: facts come in as values.
 
 pub mod process;
+pub mod route;
 
 use std::sync::Arc;
 

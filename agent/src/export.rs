@@ -37,6 +37,7 @@ use tokio::{
 };
 
 use crate::{config::Destination, enrich::ServiceSpan, time::WallOffset};
+use batch::Encoded;
 use otlp::Collector;
 pub use otlp::Signal;
 use queue::Queue;
@@ -47,6 +48,7 @@ use worker::{Order, Worker};
 pub struct Exporter {
     queue: Arc<Queue>,
     orders: mpsc::UnboundedSender<Order>,
+    limits: SpanLimits,
 }
 
 /// What became of the spans that were offered. Law: offered = waiting + exported + rejected + failed + `queue_full`.
@@ -78,7 +80,7 @@ impl ExportStats {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
     /// Spans that wait or are under way. 16,384: nearly a second of the 20,000 spans/s that 10,000 requests/s make
-    /// when both of their ends are on the host, and about 16 MiB at 1 KiB a span. From half of it on, batches no
+    /// when both of their ends are on the host, and about 8 MiB at 500 bytes a span. From half of it on, batches no
     /// longer wait for their delay.
     pub queue_spans: usize,
     /// Spans in one request. 512 is the specification's default (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
@@ -143,8 +145,9 @@ impl Exporter {
         let collector = Collector::new(config, Signal::Traces)?;
         let queue = Arc::new(Queue::new(limits.queue_spans));
         let (orders, inbox) = mpsc::unbounded_channel();
+        let of_spans = limits.span;
         runtime.spawn(Worker::new(collector, limits, Arc::clone(&queue), inbox).run());
-        Ok(Self { queue, orders })
+        Ok(Self { queue, orders, limits: of_spans })
     }
 
     /// Queues as many of `spans` as there is room for and counts the rest. Never waits.
@@ -152,8 +155,11 @@ impl Exporter {
         let held = self.queue.admit(spans.len());
         spans.truncate(held.spans());
         if !spans.is_empty() {
+            // Encoded here, while they are in this processor's cache: what the worker is handed is one allocation for all
+            // of them instead of several for each, and half as large.
+            let spans = Encoded::new(&spans, offset, &self.limits);
             // A worker that is gone returns the order, and dropping it counts its spans as failed.
-            drop(self.orders.send(Order::Spans { spans, offset, held }));
+            drop(self.orders.send(Order::Spans { spans, held }));
         }
     }
 

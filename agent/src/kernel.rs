@@ -10,12 +10,14 @@ pub mod btf;
 pub mod controls;
 pub mod features;
 pub mod hooks;
+pub mod pace;
 pub mod plan;
 pub mod ring;
 
 pub use attach::{Probes, Settings};
 pub use controls::Controls;
 pub use hooks::Tier;
+pub use pace::Pace;
 pub use plan::{HookVerdict, State};
 
 use std::fmt;

@@ -33,5 +33,6 @@ pub mod kernel;
 pub mod live;
 pub mod memory;
 pub mod outputs;
+pub mod priority;
 pub mod run;
 pub mod targets;

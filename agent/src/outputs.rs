@@ -17,6 +17,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use rand::{TryRng as _, rngs::SysRng};
 use spantap_common::loss::Reason;
 use tokio::{runtime::Runtime, task::JoinSet};
 use tracing::warn;
@@ -34,7 +35,7 @@ use crate::{
         screen::Width,
         view::{Live, Style},
     },
-    sample::{self, Decision},
+    sample::Sampler,
     time::{Timestamp, WallOffset},
     vitals::{Tally, Vitals},
 };
@@ -49,8 +50,10 @@ pub struct Outputs<'a> {
     /// Says why nothing is seen, where somebody looks.
     silence: Option<Silence>,
     shortfall: Shortfall,
-    /// Spans that were not exported because their trace is not sampled.
-    unsampled: u64,
+    /// Decides which spans are exported, and holds back those that it cannot decide about yet.
+    sampler: Sampler,
+    /// Of the last batch: what is held back leaves with it.
+    wall: WallOffset,
 }
 
 impl<'a> Outputs<'a> {
@@ -63,7 +66,17 @@ impl<'a> Outputs<'a> {
         let exporters = destinations.iter().map(start).collect::<anyhow::Result<_>>()?;
         let start = |print| Printer::start(print, &limits);
         let printer = config.output.print.map(start).transpose()?;
-        Ok(Self { config, runtime, exporters, printer, silence: None, shortfall: Shortfall::default(), unsampled: 0 })
+        let seed = SysRng.try_next_u64().context("read randomness for the sampler's tables")?;
+        Ok(Self {
+            config,
+            runtime,
+            exporters,
+            printer,
+            silence: None,
+            shortfall: Shortfall::default(),
+            sampler: Sampler::new(config.output.sampling.clone(), seed),
+            wall: WallOffset::default(),
+        })
     }
 
     /// The probes are live: says so, and begins to listen for silence.
@@ -84,7 +97,10 @@ impl<'a> Outputs<'a> {
         {
             say(&format!("{hint}\n"));
         }
-        let spans = std::mem::take(spans);
+        // The next batch is about as large.
+        let room = Vec::with_capacity(spans.len());
+        let spans = std::mem::replace(spans, room);
+        self.wall = wall;
         if self.exporters.is_empty() {
             if let Some(printer) = &mut self.printer {
                 printer.take(spans, wall, now);
@@ -94,14 +110,20 @@ impl<'a> Outputs<'a> {
         if let Some(printer) = &mut self.printer {
             printer.take(spans.clone(), wall, now);
         }
-        let exported = sampled(spans, &mut self.unsampled);
+        let mut exported = Vec::with_capacity(spans.len());
+        self.sampler.take(spans, now, &mut exported);
+        self.offer(exported);
+    }
+
+    /// Gives every destination the spans.
+    fn offer(&self, spans: Vec<ServiceSpan>) {
         if let [others @ .., last] = self.exporters.as_slice()
-            && !exported.is_empty()
+            && !spans.is_empty()
         {
             for exporter in others {
-                exporter.offer(exported.clone(), wall);
+                exporter.offer(spans.clone(), self.wall);
             }
-            last.offer(exported, wall);
+            last.offer(spans, self.wall);
         }
     }
 
@@ -118,14 +140,17 @@ impl<'a> Outputs<'a> {
     }
 
     /// Flushes everything, adds what was lost here to `vitals`, and says how it went.
-    pub fn finish(self, vitals: &mut Vitals) {
+    pub fn finish(mut self, vitals: &mut Vitals, now: Timestamp) {
         let mut delivered = Delivered::default();
-        if let Some(printer) = self.printer {
+        if let Some(printer) = self.printer.take() {
             let Printed { shown, late, refused } = printer.finish();
             vitals.lost.spans.add(Reason::QueueFull, late);
             vitals.lost.spans.add(Reason::ExportFailed, refused);
             delivered.printed = Some(shown);
         }
+        let mut held = Vec::new();
+        self.sampler.finish(now, &mut held);
+        self.offer(held);
         // All at once: one that does not answer takes no time from the others.
         let deadline = Instant::now() + FLUSH;
         self.runtime.block_on(async {
@@ -139,7 +164,7 @@ impl<'a> Outputs<'a> {
             }
             *delivered.exported.get_or_insert_default() += stats.exported;
         }
-        vitals.unsampled = self.unsampled;
+        vitals.unsampled = self.sampler.counts().unsampled;
         if self.config.output.print.is_some_and(|print| print.style == PrintStyle::Json) {
             say(&format!("{}\n", messages::summary_json(vitals, delivered)));
         } else if !self.config.quiet {
@@ -151,13 +176,6 @@ impl<'a> Outputs<'a> {
 /// Writes what the agent says about itself. Unlike `eprint!` it does not panic when nobody reads.
 fn say(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
-}
-
-fn sampled(mut spans: Vec<ServiceSpan>, unsampled: &mut u64) -> Vec<ServiceSpan> {
-    let before = spans.len();
-    spans.retain(|span| sample::decide(&span.span) == Decision::Export);
-    *unsampled += (before - spans.len()) as u64;
-    spans
 }
 
 /// Prints on a thread of its own: a terminal may be slower than the traffic, and a pipe may stand still.

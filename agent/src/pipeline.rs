@@ -16,7 +16,7 @@ use spantap_common::{
 };
 
 use crate::{
-    enrich::{HostFacts, ServiceSpan, process::Resources},
+    enrich::{HostFacts, ServiceSpan, process::Resources, route::Routes},
     event::{self, Event, Process, Socket, SocketId},
     pairing::{ExchangeId, Pairing, Step},
     process::ProcessFacts,
@@ -80,7 +80,9 @@ impl Default for Limits {
 pub struct Pipeline {
     limits: Limits,
     /// Law: connections.len() <= limits.connections.
-    connections: Table<SocketId, Connection>,
+    ///
+    /// Boxed: a table has up to twice as many places as it has entries, and is copied when it grows.
+    connections: Table<SocketId, Box<Connection>>,
     /// Connections whose assembler waits for a record.
     waiting: Vec<SocketId>,
     /// Connections that cannot be followed any further, since the last tick.
@@ -90,6 +92,7 @@ pub struct Pipeline {
     known: Table<u32, Watch>,
     behind: Behind,
     resources: Resources,
+    routes: Routes,
     parsers_ticked: Timestamp,
     now: Timestamp,
 }
@@ -154,6 +157,7 @@ impl Pipeline {
                 spans: Vec::new(),
             },
             resources: Resources::new(host),
+            routes: Routes::default(),
             parsers_ticked: Timestamp::default(),
             now: Timestamp::default(),
         }
@@ -178,6 +182,11 @@ impl Pipeline {
             Input::Tick(now) => self.tick(now),
         }
         self.name_services(out);
+    }
+
+    /// Routes are named by these from now on; by default they are guessed.
+    pub fn set_routes(&mut self, routes: Routes) {
+        self.routes = routes;
     }
 
     /// From now on new requests are not looked at: what is under way may end.
@@ -264,7 +273,8 @@ impl Pipeline {
             Direction::Write => (Side::Client, local, peer),
             Direction::Read => (Side::Server, peer, local),
         };
-        let same = |known: &Connection| known.talk.is_between(role, client, server) || known.assembler.is_at(socket);
+        let same =
+            |known: &Box<Connection>| known.talk.is_between(role, client, server) || known.assembler.is_at(socket);
         match self.connections.get(&socket.id).map(same) {
             // Announced twice: the first introduction did not get through, as far as the kernel knew; or the answer's
             // record comes after the close that it provoked, when the kernel may have given the port away already.
@@ -276,7 +286,7 @@ impl Pipeline {
         if self.connections.len() >= self.limits.connections {
             self.evict();
         }
-        let connection = Connection {
+        let connection = Box::new(Connection {
             assembler: Assembler::new(socket),
             talk: Talk {
                 parser: Some((protocol.parser)(Link { role, local, peer, unix })),
@@ -288,7 +298,7 @@ impl Pipeline {
                 connected: socket.connected,
             },
             used: socket.moment.at,
-        };
+        });
         self.connections.insert(socket.id, connection);
     }
 
@@ -300,7 +310,7 @@ impl Pipeline {
             }
             return;
         };
-        let Connection { assembler, talk, used } = connection;
+        let Connection { assembler, talk, used } = &mut **connection;
         *used = at.at;
         let mut open = true;
         let followed = talk.parser.is_some();
@@ -372,8 +382,9 @@ impl Pipeline {
     }
 
     fn name_services(&mut self, out: &mut Vec<ServiceSpan>) {
-        out.extend(self.behind.spans.drain(..).map(|span| {
+        out.extend(self.behind.spans.drain(..).map(|mut span| {
             let resource = self.resources.resource(span.task.pid, span.end);
+            self.routes.name(&mut span, &resource.service);
             ServiceSpan { span, resource }
         }));
     }

@@ -8,6 +8,7 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io::{self, BufWriter},
+    mem,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -20,6 +21,7 @@ use std::{
 use anyhow::Context as _;
 use rand::{TryRng as _, rngs::SysRng};
 use spantap_common::{
+    abi::MAX_PROCESSES,
     event::{Kind, process::Life},
     settings::{ProcessSettings, Verdict},
 };
@@ -37,12 +39,17 @@ use crate::{
     enrich::ServiceSpan,
     event::{self, Event, Process},
     export::local,
-    kernel::{Controls, Probes, Settings, State, Unsupported, ring},
+    kernel::{Controls, Pace, Probes, Settings, State, Unsupported, ring},
     memory,
     outputs::Outputs,
     pipeline::{Input, Pipeline, Watch},
+    priority,
     process::{ProcessFacts, ProcessId},
-    targets::{self, Reader, selection::Judge},
+    targets::{
+        self, Reader,
+        identity::{self, Finder, Finding},
+        selection::Judge,
+    },
     time::{Timestamp, WallOffset},
     vitals::{LeftAlone, Tally},
 };
@@ -87,6 +94,8 @@ impl RunError {
 /// Traces until a signal or the configured duration ends it.
 pub fn run(config: &Config) -> Result<(), RunError> {
     let started = Instant::now();
+    // Before there are other threads: they inherit it.
+    priority::yield_to_others();
     let runtime = runtime()?;
     let config = &with_local_collector(config, &runtime);
     let stop = Stop::on_signals(&runtime)?;
@@ -112,6 +121,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let deadline = config.duration.map(|duration| Instant::now() + duration);
     let mut grace_ends = None;
     let mut losses_read = Timestamp::default();
+    let pace = Pace::new(config.bounds.ring_bytes);
+    let mut looked = Instant::now();
     loop {
         // Asked before the ring is read: whatever was requested until then is in it.
         let asked = stop.asked() || deadline.is_some_and(|deadline| Instant::now() >= deadline);
@@ -138,7 +149,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
             grace_ends = Some(Instant::now() + GRACE);
         }
         // A backlog holds requests that were made before the agent was asked to end.
-        let caught_up = drained < ring::BATCH;
+        let caught_up = drained.records < ring::BATCH;
         if asked && caught_up {
             inlet.pipeline.stop_opening();
         }
@@ -146,8 +157,10 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         if grace_ends.is_some_and(|end| is_done() || Instant::now() >= end || stop.insisted()) {
             break;
         }
-        // A busy ring is looked at again sooner.
-        thread::sleep(if drained > 0 { TICK } else { IDLE_TICK });
+        // The ring was as empty as it ever is when the look before this one was over.
+        let rest = pace.rest(drained.bytes, looked.elapsed());
+        looked = Instant::now();
+        thread::sleep(rest);
     }
     // Responses that were written while the loop slept.
     probes.detach();
@@ -159,7 +172,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     vitals.lost.records = lost_records(&probes, &inlet);
     vitals.left_alone = LeftAlone(probes.left_alone());
     inlet.close()?;
-    outputs.finish(&mut vitals);
+    outputs.finish(&mut vitals, clock::now());
     Ok(())
 }
 
@@ -175,15 +188,24 @@ fn with_local_collector(config: &Config, runtime: &Runtime) -> Config {
     config
 }
 
-/// Takes the records there are into the pipeline; returns how many.
-fn drain(probes: &mut Probes, watched: &mut Watched, inlet: &mut Inlet) -> usize {
+/// What was in the ring when it was looked at.
+struct Drained {
+    records: usize,
+    bytes: u64,
+}
+
+/// Takes the records there are into the pipeline.
+fn drain(probes: &mut Probes, watched: &mut Watched, inlet: &mut Inlet) -> Drained {
     let wall = clock::wall_offset();
-    probes.drain(|record| {
+    let mut bytes = 0;
+    let records = probes.drain(|record| {
+        bytes += record.len() as u64;
         if let Some((facts, watch)) = watched.met(record, &inlet.pipeline) {
             inlet.feed(Input::Facts(&facts, watch), wall);
         }
         inlet.feed(Input::Record(record), wall);
-    })
+    });
+    Drained { records, bytes }
 }
 
 /// Records lost so far: by the probes, and by the decoder.
@@ -212,7 +234,7 @@ pub fn replay(path: &Path, config: &Config) -> Result<(), RunError> {
     }
     pipeline.finish(&mut spans);
     outputs.take(&mut spans, pipeline.vitals(), wall, now);
-    outputs.finish(&mut pipeline.vitals().clone());
+    outputs.finish(&mut pipeline.vitals().clone(), now);
     Ok(())
 }
 
@@ -336,11 +358,25 @@ struct Watched {
     born: HashMap<u32, Birth>,
     /// Decisions that the probes have not been told yet.
     decided: Vec<(u32, Option<Verdict>)>,
+    /// None where there can be no further thread: tasks stay unknown then.
+    finder: Option<Finder>,
+    /// What the probes were told of each process. Law: told.len() <= MAX_PROCESSES.
+    told: HashMap<u32, ProcessSettings>,
+    /// Processes whose memory is looked into; a finding for another one comes too late.
+    looked_into: HashMap<u32, ProcessId>,
 }
 
 impl Watched {
     fn new(judge: Judge) -> Self {
-        Self { judge, reader: Reader::new(), born: HashMap::new(), decided: Vec::new() }
+        Self {
+            judge,
+            reader: Reader::new(),
+            born: HashMap::new(),
+            decided: Vec::new(),
+            finder: Finder::start(PathBuf::from("/proc")),
+            told: HashMap::new(),
+            looked_into: HashMap::new(),
+        }
     }
 
     /// Judges the processes that are running, if there is anything to choose.
@@ -370,6 +406,9 @@ impl Watched {
                     Verdict::Ignored => Watch::Ignore,
                     Verdict::Undecided | Verdict::Target => Watch::Trace,
                 };
+                if watch == Watch::Trace {
+                    self.look_into(&facts);
+                }
                 Some((facts, watch))
             }
             Event::Process(process) => {
@@ -410,24 +449,62 @@ impl Watched {
         self.born.insert(pid, birth);
     }
 
+    /// Has the process looked into for what tells its tasks apart.
+    fn look_into(&mut self, facts: &ProcessFacts) {
+        if let Some(finder) = &self.finder
+            && identity::is_known(facts.runtime)
+            && self.looked_into.len() < MAX_PROCESSES as usize
+        {
+            self.looked_into.insert(facts.id.pid, facts.id);
+            finder.look(facts.id, facts.runtime);
+        }
+    }
+
     /// The decisions so far, for probes that are not attached yet.
     fn settings(&mut self) -> Vec<(u32, ProcessSettings)> {
         let verdicts = self.decided.drain(..).filter_map(|(pid, verdict)| Some((pid, verdict?)));
-        verdicts.map(|(pid, verdict)| (pid, settings(verdict))).collect()
+        let settings: Vec<_> = verdicts.map(|(pid, verdict)| (pid, settings(verdict))).collect();
+        self.told.extend(settings.iter().copied().take(MAX_PROCESSES as usize));
+        settings
     }
 
-    /// Passes decisions on to the probes, so that they leave the others alone themselves. What does not fit their table
-    /// is captured and dropped here.
+    /// Passes decisions and findings on to the probes, so that they leave the others alone themselves, and see the tasks of
+    /// those that they watch. What does not fit their table is captured and dropped here, and its tasks stay unknown.
     fn tell(&mut self, controls: &mut Controls) {
-        for (pid, verdict) in self.decided.drain(..) {
+        for (pid, verdict) in mem::take(&mut self.decided) {
             match verdict {
                 Some(verdict) => {
-                    if let Err(error) = controls.set_process(pid, settings(verdict)) {
-                        debug!(pid, %error, "the table of processes took no verdict");
-                    }
+                    let known = self.told.get(&pid).copied().unwrap_or_default();
+                    self.tell_one(controls, pid, ProcessSettings { verdict: verdict as u32, ..known });
                 }
-                None => controls.forget_process(pid),
+                None => {
+                    self.told.remove(&pid);
+                    controls.forget_process(pid);
+                }
             }
+        }
+        let findings: Vec<Finding> = self.finder.iter().flat_map(Finder::findings).collect();
+        for Finding { process, layout } in findings {
+            if self.looked_into.get(&process.pid) == Some(&process) {
+                let known = self.told.get(&process.pid).copied().unwrap_or_default();
+                self.tell_one(controls, process.pid, layout.into_settings(known));
+            }
+        }
+    }
+
+    fn tell_one(&mut self, controls: &mut Controls, pid: u32, settings: ProcessSettings) {
+        match controls.set_process(pid, settings) {
+            Ok(()) => {
+                self.told.insert(pid, settings);
+            }
+            Err(error) => debug!(pid, %error, "the table of processes took no settings"),
+        }
+    }
+
+    /// The memory that was looked into is no more.
+    fn leave(&mut self, pid: u32) {
+        if self.looked_into.remove(&pid).is_some() && self.told.contains_key(&pid) {
+            self.decided.push((pid, None));
         }
     }
 
@@ -451,6 +528,7 @@ impl Watched {
             Life::Fork => {}
             Life::Exec => {
                 let facts = known();
+                self.leave(pid);
                 if chooses {
                     let read = self.reader.facts(pid);
                     self.decided.push((pid, Some(self.judge.judge(read.as_ref().unwrap_or(&facts)))));
@@ -459,6 +537,7 @@ impl Watched {
             }
             Life::Exit => {
                 self.born.remove(&pid);
+                self.leave(pid);
                 if chooses {
                     self.judge.gone(pid);
                     self.decided.push((pid, None));
@@ -482,12 +561,6 @@ fn settings(verdict: Verdict) -> ProcessSettings {
 
 /// How long requests under way may take to end once the agent was asked to.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// Between two looks at a ring that had records: at 40,000 records of 300 B a second it is filled to 60 KiB of 16 MiB.
-const TICK: Duration = Duration::from_millis(5);
-
-/// Between two looks at a ring that was empty.
-const IDLE_TICK: Duration = Duration::from_millis(10);
 
 /// Between two looks at the probes' counters, each of them a system call: soon enough for a warning.
 const READ_LOSSES: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@
 //! may vanish or change between two reads, and owns the bytes of most of them.
 
 pub mod host;
+pub mod identity;
 pub mod selection;
 
 mod elf;

@@ -42,6 +42,9 @@ pub(crate) struct Parents {
     /// Write the rows to this file as a JSON list
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Record each row into this folder and judge it from the recording, which `spantap replay` can then look into
+    #[arg(long, value_name = "FOLDER")]
+    record: Option<PathBuf>,
     /// Ask the agent that users get
     #[arg(long)]
     release: bool,
@@ -59,6 +62,9 @@ pub(crate) fn parents(arguments: &Parents) -> Result<()> {
     }
     if let Some(file) = &arguments.json {
         command.env("SPANTAP_PARENTS_JSON", from_here(file)?);
+    }
+    if let Some(folder) = &arguments.record {
+        command.env("SPANTAP_PARENTS_RECORD", from_here(folder)?);
     }
     run(&mut command)
 }

@@ -333,7 +333,6 @@ fn percent_decoded(text: &str) -> Option<String> {
 /// silence.
 fn warn_of_unsupported(variables: &mut Variables<'_>) {
     const UNSUPPORTED: &[(&str, &str)] = &[
-        ("OTEL_TRACES_SAMPLER", "every request becomes a span"),
         ("OTEL_CONFIG_FILE", "flags and variables are the whole configuration"),
         ("OTEL_SERVICE_NAME", "services are named after their own environment, unit, script or executable"),
     ];

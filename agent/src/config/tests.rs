@@ -407,10 +407,10 @@ fn what_cannot_be_understood_is_said_and_ignored_and_secrets_are_not_repeated() 
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "99999"),
         ("OTEL_SPAN_LINK_COUNT_LIMIT", "-1"),
         ("OTEL_SDK_DISABLED", "yes"),
-        ("OTEL_TRACES_SAMPLER", "always_off"),
+        ("OTEL_TRACES_SAMPLER", "traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "7"),
     ]), @r"
     http://user:hunter2@c:4317/v1/traces http/protobuf [ok:1] 10s
-    ! OTEL_TRACES_SAMPLER has no effect here: every request becomes a span
     ! OTEL_TRACES_EXPORTER=jaeger is none of otlp, otlp/stdout, console, zipkin, none and was ignored
     ! OTEL_SDK_DISABLED is neither true nor false and counts as false
     ! OTEL_EXPORTER_OTLP_ENDPOINT has port 4317, where collectors speak gRPC, but the default protocol is http/protobuf; set OTEL_EXPORTER_OTLP_PROTOCOL=grpc or use port 4318
@@ -419,6 +419,7 @@ fn what_cannot_be_understood_is_said_and_ignored_and_secrets_are_not_repeated() 
     ! OTEL_EXPORTER_OTLP_HEADERS: entry 4 is not name=value and was ignored
     ! OTEL_EXPORTER_OTLP_TIMEOUT=10s is no number of milliseconds above 0 and was ignored
     ! OTEL_EXPORTER_OTLP_COMPRESSION=zstd is none of gzip, none and was ignored
+    ! OTEL_TRACES_SAMPLER_ARG=7 is no number from 0 to 1; 1.0 is used
     ! OTEL_BSP_MAX_QUEUE_SIZE=0 is no number from 1 on and was ignored
     ! OTEL_BSP_MAX_EXPORT_BATCH_SIZE=99999 is more than the queue holds; batches have 16384 spans
     ! OTEL_SPAN_LINK_COUNT_LIMIT=-1 is no number from 0 on and was ignored

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! One request in the making: spans of many services, each encoded once, when it joins.
+//! One request in the making: spans of many services, each encoded once.
 //!
 //! In: spans with their resources, and the most bytes that the request may have. Out: an encoded
 //! `ExportTraceServiceRequest`, in which every resource stands once. It does not decide when a request is sent.
 
 use std::{
-    collections::HashMap,
     hash::{Hash, Hasher},
     sync::Arc,
 };
@@ -19,6 +18,7 @@ use super::{
 };
 use crate::{
     enrich::{Resource, ServiceSpan},
+    table::Table,
     time::WallOffset,
 };
 
@@ -28,48 +28,84 @@ pub(super) struct Batch {
     /// In the order in which they first appeared.
     groups: Vec<Group>,
     /// Law: every index of `groups` is here once.
-    places: HashMap<ResourceKey, usize>,
+    places: Table<ResourceKey, usize>,
     spans: usize,
     /// Law: the length of the finished request.
     bytes: usize,
 }
 
-/// A span on its way into a batch.
-#[derive(Debug)]
+/// Spans on their way into batches.
+#[derive(Debug, Default)]
 pub(super) struct Encoded {
-    resource: ResourceKey,
-    protocol: &'static str,
-    /// The field `ScopeSpans.spans`.
-    field: Message,
+    /// In the order of `fields`.
+    spans: Vec<Owner>,
+    /// Fields `ScopeSpans.spans`, one behind the other.
+    fields: Message,
 }
 
+/// Whose an encoded span is.
+#[derive(Debug)]
+struct Owner {
+    resource: Arc<Resource>,
+    protocol: &'static str,
+    /// Where its field ends in `Encoded::fields`.
+    end: usize,
+}
+
+/// One of the encoded spans.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece<'a> {
+    resource: &'a Arc<Resource>,
+    protocol: &'static str,
+    field: &'a [u8],
+}
+
+/// The request would have been too large.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Full;
+
 impl Encoded {
-    /// Encodes `span`.
-    pub(super) fn new(span: ServiceSpan, offset: WallOffset, limits: &SpanLimits) -> Self {
-        let ServiceSpan { span, resource } = span;
-        let mut field = Message::with_capacity(TYPICAL_SPAN);
-        field.message(field::scope_spans::SPANS, |out| span::write_span(&span, offset, limits, out));
-        Self { resource: ResourceKey(resource), protocol: span.protocol, field }
+    /// Encodes `spans`.
+    pub(super) fn new(spans: &[ServiceSpan], offset: WallOffset, limits: &SpanLimits) -> Self {
+        let mut encoded =
+            Self { spans: Vec::with_capacity(spans.len()), fields: Message::with_capacity(spans.len() * TYPICAL_SPAN) };
+        for ServiceSpan { span, resource } in spans {
+            encoded.fields.long_message(field::scope_spans::SPANS, |out| span::write_span(span, offset, limits, out));
+            let end = encoded.fields.len();
+            encoded.spans.push(Owner { resource: Arc::clone(resource), protocol: span.protocol, end });
+        }
+        encoded
+    }
+
+    /// The spans, in their order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Piece<'_>> {
+        let mut start = 0;
+        self.spans.iter().map(move |Owner { resource, protocol, end }| {
+            let field = &self.fields.as_bytes()[start..*end];
+            start = *end;
+            Piece { resource, protocol, field }
+        })
     }
 }
 
 impl Batch {
     /// Takes `span`, unless the request would have more than `most` bytes with it. An empty batch takes any.
-    pub(super) fn add(&mut self, span: Encoded, most: usize) -> Result<(), Encoded> {
-        let place = self.places.get(&span.resource).copied();
+    pub(super) fn add(&mut self, span: Piece<'_>, most: usize) -> Result<(), Full> {
+        let key = ResourceKey(Arc::clone(span.resource));
+        let place = self.places.get(&key).copied();
         let mut fresh = None;
         let group = match place {
             Some(place) => &mut self.groups[place],
-            None => fresh.insert(Group::new(&span.resource.0)),
+            None => fresh.insert(Group::new(span.resource)),
         };
         let without = if place.is_some() { framed(group.length()) } else { 0 };
         let bytes = self.bytes - without + framed(group.length_with(span.protocol, span.field.len()));
         if bytes > most && self.spans > 0 {
-            return Err(span);
+            return Err(Full);
         }
-        group.scope(span.protocol).append(&span.field);
+        group.scope(span.protocol).append(span.field);
         if let Some(group) = fresh {
-            self.places.insert(span.resource, self.groups.len());
+            self.places.insert(key, self.groups.len());
             self.groups.push(group);
         }
         self.spans += 1;
@@ -87,10 +123,10 @@ impl Batch {
         let mut request = Message::with_capacity(self.bytes);
         for group in self.groups {
             request.begin(field::request::RESOURCE_SPANS, group.length());
-            request.append(&group.head);
+            request.append(group.head.as_bytes());
             for (_, scope) in group.scopes {
                 request.begin(field::resource_spans::SCOPE_SPANS, scope.len());
-                request.append(&scope);
+                request.append(scope.as_bytes());
             }
         }
         debug_assert_eq!(request.len(), self.bytes);
@@ -192,7 +228,8 @@ mod tests {
             let mut taken = Vec::new();
             for (service, protocol, size) in spans {
                 let before = batch.bytes;
-                match batch.add(Encoded::new(span(service, protocol, size), WallOffset(0), &SpanLimits::default()), most) {
+                let encoded = Encoded::new(&[span(service, protocol, size)], WallOffset(0), &SpanLimits::default());
+                match batch.add(encoded.iter().next().expect("one went in"), most) {
                     Ok(()) => taken.push((format!("service-{service}"), format!("spantap/{protocol}"), size)),
                     Err(_) => prop_assert_eq!(batch.bytes, before, "a refusal changes nothing"),
                 }
@@ -222,8 +259,10 @@ mod tests {
         let mut batch = Batch::default();
         let mut renamed = span(1, "http", 0);
         renamed.resource = Arc::new(Resource { service: "renamed".into(), ..Resource::clone(&renamed.resource) });
-        for span in [span(1, "http", 0), renamed, span(1, "http", 0)] {
-            batch.add(Encoded::new(span, WallOffset(0), &SpanLimits::default()), usize::MAX).expect("there is room");
+        let encoded =
+            Encoded::new(&[span(1, "http", 0), renamed, span(1, "http", 0)], WallOffset(0), &SpanLimits::default());
+        for span in encoded.iter() {
+            batch.add(span, usize::MAX).expect("there is room");
         }
         assert_eq!((batch.groups.len(), batch.spans()), (2, 3));
     }

@@ -47,19 +47,34 @@ impl Message {
 
     /// A message within this one.
     pub(super) fn message(&mut self, field: u8, write: impl FnOnce(&mut Self)) {
+        // Most are shorter than 128 bytes.
+        self.message_with_room(field, 1, write);
+    }
+
+    /// The same, of a message that most often has 128 bytes or more, and less than 16 KiB.
+    pub(super) fn long_message(&mut self, field: u8, write: impl FnOnce(&mut Self)) {
+        self.message_with_room(field, 2, write);
+    }
+
+    /// Leaves `room` bytes for the length, which is known afterwards: where it takes another number, the content moves.
+    fn message_with_room(&mut self, field: u8, room: usize, write: impl FnOnce(&mut Self)) {
         self.tag(field, LEN);
-        // Most are shorter than 128 bytes, so that their length takes one; the others are moved to make room.
         let start = self.0.len();
-        self.0.push(0);
+        self.0.resize(start + room, 0);
         write(self);
-        match self.0.len() - start - 1 {
-            short @ 0..0x80 => self.0[start] = short as u8,
-            long => {
-                let mut length = Self::default();
-                length.push_varint(long as u64);
-                self.0.splice(start..=start, length.0);
-            }
+        let mut length = self.0.len() - start - room;
+        let taken = varint_length(length);
+        if taken != room {
+            let content = start + room..self.0.len();
+            self.0.resize(self.0.len().max(start + taken + length), 0);
+            self.0.copy_within(content, start + taken);
+            self.0.truncate(start + taken + length);
         }
+        for byte in &mut self.0[start..start + taken - 1] {
+            *byte = length as u8 | 0x80;
+            length >>= 7;
+        }
+        self.0[start + taken - 1] = length as u8;
     }
 
     /// The head of a message within this one whose `length` bytes are appended next.
@@ -68,9 +83,14 @@ impl Message {
         self.push_varint(length as u64);
     }
 
-    /// The fields of `other`, which end this message, or continue it.
-    pub(super) fn append(&mut self, other: &Self) {
-        self.0.extend_from_slice(&other.0);
+    /// Encoded fields, which end this message, or continue it.
+    pub(super) fn append(&mut self, fields: &[u8]) {
+        self.0.extend_from_slice(fields);
+    }
+
+    /// The bytes so far.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 
     /// The bytes.
@@ -93,8 +113,12 @@ impl Message {
 
 /// The length of a field, of a number below 16, that is a message of `length` bytes.
 pub(super) fn framed(length: usize) -> usize {
-    let bits = usize::BITS - (length | 1).leading_zeros();
-    1 + bits.div_ceil(7) as usize + length
+    1 + varint_length(length) + length
+}
+
+/// How many bytes a number takes, seven bits in each.
+fn varint_length(number: usize) -> usize {
+    (usize::BITS - (number | 1).leading_zeros()).div_ceil(7) as usize
 }
 
 const VARINT: u64 = 0;
@@ -110,9 +134,11 @@ mod tests {
     fn a_message_of_any_length_is_framed_by_it() {
         for length in [0, 1, 127, 128, 129, 16_383, 16_384, 2_097_151, 2_097_152] {
             let content = vec![7; length];
-            let mut outer = Message::default();
+            let [mut outer, mut long] = [Message::default(), Message::default()];
             outer.message(2, |inner| inner.0.extend(&content));
             outer.fixed32(16, 1);
+            long.long_message(2, |inner| inner.0.extend(&content));
+            long.fixed32(16, 1);
 
             let mut expected = vec![2 << 3 | 2];
             prost::encode_length_delimiter(length, &mut expected).expect("a vector has room");
@@ -120,7 +146,8 @@ mod tests {
             assert_eq!(framed(length), expected.len(), "{length}");
             // Field 16 is the first whose tag takes two bytes: 16 << 3 | 5.
             expected.extend([0x85, 0x01, 1, 0, 0, 0]);
-            assert!(outer.finish() == expected, "{length}");
+            assert!(outer.as_bytes() == expected, "{length}");
+            assert!(long.finish() == expected, "{length}");
         }
     }
 }

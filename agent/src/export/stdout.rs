@@ -49,7 +49,7 @@ impl<W: Write> JsonLines<W> {
         if spans.is_empty() {
             return Ok(Reader::Present);
         }
-        let mut line = serde_json::to_vec(&request(spans, offset, &self.limits)?)?;
+        let mut line = serde_json::to_vec(&request(&spans, offset, &self.limits)?)?;
         line.push(b'\n');
         match self.writer.write_all(&line).and_then(|()| self.writer.flush()) {
             Ok(()) => Ok(Reader::Present),
@@ -61,10 +61,10 @@ impl<W: Write> JsonLines<W> {
 
 /// One request with the spans of every resource: read back from what a collector would receive, so that both say the
 /// same.
-fn request(spans: Vec<ServiceSpan>, offset: WallOffset, limits: &SpanLimits) -> io::Result<ExportTraceServiceRequest> {
+fn request(spans: &[ServiceSpan], offset: WallOffset, limits: &SpanLimits) -> io::Result<ExportTraceServiceRequest> {
     let mut batch = Batch::default();
-    for span in spans {
-        batch.add(Encoded::new(span, offset, limits), usize::MAX).expect("nothing is too large");
+    for span in Encoded::new(spans, offset, limits).iter() {
+        batch.add(span, usize::MAX).expect("nothing is too large");
     }
     Ok(ExportTraceServiceRequest::decode(batch.finish())?)
 }

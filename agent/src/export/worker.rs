@@ -21,13 +21,12 @@ use super::{
     otlp::{Collector, Verdict},
     queue::{Held, Queue},
 };
-use crate::{enrich::ServiceSpan, time::WallOffset};
 
 /// What the run loop asks for.
 #[derive(Debug)]
 pub(super) enum Order {
     /// Export these; `held` is their room in the queue.
-    Spans { spans: Vec<ServiceSpan>, offset: WallOffset, held: Held },
+    Spans { spans: Encoded, held: Held },
     /// Export everything now; give up at `deadline`; then say so.
     Flush { deadline: Instant, done: oneshot::Sender<()> },
 }
@@ -86,7 +85,7 @@ impl Worker {
             let due = self.next_due();
             select! {
                 order = self.inbox.recv() => match order {
-                    Some(Order::Spans { spans, offset, held }) => self.sort(spans, offset, held),
+                    Some(Order::Spans { spans, held }) => self.sort(&spans, held),
                     Some(Order::Flush { deadline, done }) => {
                         self.flush(deadline).await;
                         // Whoever asked may have stopped waiting.
@@ -101,11 +100,11 @@ impl Worker {
     }
 
     /// Puts each span into the open batch, and begins another where it is full.
-    fn sort(&mut self, spans: Vec<ServiceSpan>, offset: WallOffset, mut held: Held) {
+    fn sort(&mut self, spans: &Encoded, mut held: Held) {
         let now = Instant::now();
-        for span in spans {
+        for span in spans.iter() {
             let mut load = self.open.take().unwrap_or_else(|| Load::new(held.split(0), now));
-            if let Err(span) = load.batch.add(Encoded::new(span, offset, &self.limits.span), self.limits.batch_bytes) {
+            if load.batch.add(span, self.limits.batch_bytes).is_err() {
                 self.full.push_back(mem::replace(&mut load, Load::new(held.split(0), now)));
                 load.batch.add(span, usize::MAX).expect("an empty batch takes any span");
             }
@@ -188,7 +187,7 @@ impl Worker {
         let mut others = Vec::new();
         while let Ok(order) = self.inbox.try_recv() {
             match order {
-                Order::Spans { spans, offset, held } => self.sort(spans, offset, held),
+                Order::Spans { spans, held } => self.sort(&spans, held),
                 Order::Flush { done, .. } => others.push(done),
             }
         }

@@ -110,6 +110,8 @@ pub const FIELDS: &[Field] = &[
     field("OFFSET_TASK_STARTED", "task_struct", &["start_boottime", "real_start_time"]),
     field("OFFSET_TASK_COMMAND", "task_struct", &["comm"]),
     field("OFFSET_TASK_FILES", "task_struct", &["files"]),
+    // x86-64 and aarch64.
+    field("OFFSET_TASK_THREAD_POINTER", "task_struct", &["thread.fsbase", "thread.uw.tp_value"]),
     field("OFFSET_FILES_TABLE", "files_struct", &["fdt"]),
     field("OFFSET_TABLE_SIZE", "fdtable", &["max_fds"]),
     field("OFFSET_TABLE_FILES", "fdtable", &["fd"]),
@@ -168,7 +170,7 @@ pub const WIDE_MODE: u32 = 0;
 
 // x86-64 passes the arguments in di, si, dx, r10, r8; entry code keeps the call's number in orig_ax.
 #[cfg(target_arch = "x86_64")]
-const REGISTERS: [Register; 8] = [
+const REGISTERS: [Register; 10] = [
     Register { global: "OFFSET_REGISTERS_CALL", path: &["orig_ax"], index: 0 },
     Register { global: "OFFSET_REGISTERS_FIRST", path: &["di"], index: 0 },
     Register { global: "OFFSET_REGISTERS_SECOND", path: &["si"], index: 0 },
@@ -177,11 +179,14 @@ const REGISTERS: [Register; 8] = [
     Register { global: "OFFSET_REGISTERS_FIFTH", path: &["r8"], index: 0 },
     Register { global: "OFFSET_REGISTERS_RESULT", path: &["ax"], index: 0 },
     Register { global: "OFFSET_REGISTERS_MODE", path: &["cs"], index: 0 },
+    Register { global: "OFFSET_REGISTERS_STACK", path: &["sp"], index: 0 },
+    // `cmd/compile/abi-internal.md` of Go: the current goroutine is in R14, and on arm64 in R28.
+    Register { global: "OFFSET_REGISTERS_GOROUTINE", path: &["r14"], index: 0 },
 ];
 
 // aarch64 passes them in x0 to x5; only x0 is overwritten before the return, and kept in orig_x0.
 #[cfg(target_arch = "aarch64")]
-const REGISTERS: [Register; 8] = [
+const REGISTERS: [Register; 10] = [
     Register { global: "OFFSET_REGISTERS_CALL", path: &["syscallno"], index: 0 },
     Register { global: "OFFSET_REGISTERS_FIRST", path: &["orig_x0"], index: 0 },
     Register { global: "OFFSET_REGISTERS_SECOND", path: &["regs"], index: 1 },
@@ -190,6 +195,8 @@ const REGISTERS: [Register; 8] = [
     Register { global: "OFFSET_REGISTERS_FIFTH", path: &["regs"], index: 4 },
     Register { global: "OFFSET_REGISTERS_RESULT", path: &["regs"], index: 0 },
     Register { global: "OFFSET_REGISTERS_MODE", path: &["pstate"], index: 0 },
+    Register { global: "OFFSET_REGISTERS_STACK", path: &["sp"], index: 0 },
+    Register { global: "OFFSET_REGISTERS_GOROUTINE", path: &["regs"], index: 28 },
 ];
 
 /// Whether the register of the result tells that a call has not returned: aarch64 passes the first argument in it.

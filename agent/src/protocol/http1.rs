@@ -40,6 +40,7 @@
 //! send requests ahead of their responses (pipelining) is taken not to begin with that during a loss. That is the one
 //! thing taken on trust. A connection on which requests *were* sent ahead is left at the first loss.
 
+mod asked;
 mod attributes;
 mod body;
 mod head;
@@ -183,7 +184,8 @@ impl Http1 {
             connection: attributes::Connection::new(link),
             client: Direction::default(),
             server: Direction::default(),
-            waiting: VecDeque::new(),
+            // Most clients wait for each answer: a queue that grows from nothing makes room for four.
+            waiting: VecDeque::with_capacity(1),
             answer: None,
             overtaken: false,
             recognised: false,

@@ -31,6 +31,38 @@ pub(super) fn inspect(file: &File) -> Image {
     Elf::<elf::FileHeader32<NativeEndian>>::open(file).map(|elf| elf.image()).unwrap_or_default()
 }
 
+/// A symbol of a file, and where the file's parts were to be.
+#[derive(Debug)]
+pub(super) struct Symbol {
+    /// Its address, before the file was moved to where it runs.
+    pub(super) address: u64,
+    /// Offset in the file and address of each part that is loaded.
+    parts: Vec<(u64, u64)>,
+}
+
+impl Symbol {
+    /// The address that was meant for the page at `offset` of the file.
+    pub(super) fn address_of(&self, offset: u64) -> Option<u64> {
+        // A part begins anywhere in its first page, and pages are mapped.
+        let (start, address) = self.parts.iter().find(|(start, _)| start / PAGE == offset / PAGE)?;
+        Some(address - start % PAGE)
+    }
+}
+
+/// The symbol `name`, which ends with a zero, among those that a 64-bit file exports.
+pub(super) fn symbol(file: &File, name: &str) -> Option<Symbol> {
+    let elf = Elf::<elf::FileHeader64<NativeEndian>>::open(file)?;
+    let address = Symbols::new(&elf)?.find(name)?;
+    let loaded = elf.segments.iter().filter(|segment| segment.p_type(NativeEndian) == elf::PT_LOAD);
+    let parts = loaded.map(|segment| (segment.p_offset(NativeEndian), segment.p_vaddr(NativeEndian))).collect();
+    Some(Symbol { address, parts })
+}
+
+/// The release of Go that linked a 64-bit file, such as `go1.24.6`.
+pub(super) fn go_version(file: &File) -> Option<String> {
+    Elf::<elf::FileHeader64<NativeEndian>>::open(file)?.go_version()
+}
+
 /// An ELF file with its program headers.
 struct Elf<'a, H: FileHeader<Endian = NativeEndian>> {
     file: &'a File,
@@ -80,13 +112,32 @@ impl<'a, H: FileHeader<Endian = NativeEndian>> Elf<'a, H> {
     /// The build information that `debug/buildinfo` looks for, at the start of the data that Go's linker lays out. Only
     /// in files without section headers is it worth the reading.
     fn has_go_build_information(&self) -> bool {
+        self.go_build_information().is_some()
+    }
+
+    /// The release in the build information: since 1.18 the text stands behind its head of 32 bytes, with its length before
+    /// it.
+    fn go_version(&self) -> Option<String> {
+        let information = self.go_build_information()?;
+        let length = usize::from(*information.get(GO_BUILD_INFORMATION_HEAD)?);
+        let start = GO_BUILD_INFORMATION_HEAD + 1;
+        // The length is a number of several bytes if it is above 127; releases have short names.
+        let text = information.get(start..start + length).filter(|_| length < 128)?;
+        String::from_utf8(text.to_vec()).ok()
+    }
+
+    /// The first bytes of the build information.
+    fn go_build_information(&self) -> Option<Vec<u8>> {
         let writable = |segment: &&H::ProgramHeader| {
             segment.p_type(NativeEndian) == elf::PT_LOAD && segment.p_flags(NativeEndian).contains(elf::PF_W)
         };
         let starts =
             self.segments.iter().filter(writable).filter_map(|segment| self.segment_start(segment, MAX_DATA_BYTES));
-        // It is aligned to 16 bytes.
-        starts.into_iter().any(|data| data.chunks_exact(16).any(|bytes| bytes.starts_with(GO_BUILD_INFORMATION)))
+        starts.into_iter().find_map(|data| {
+            // It is aligned to 16 bytes.
+            let at = data.chunks_exact(16).position(|bytes| bytes.starts_with(GO_BUILD_INFORMATION))?;
+            Some(data[16 * at..].iter().take(GO_BUILD_INFORMATION_HEAD + 128).copied().collect())
+        })
     }
 
     /// The runtime that is linked into the executable and exported to its extensions, whatever the file is called:
@@ -170,7 +221,8 @@ impl<'a, H: FileHeader<Endian = NativeEndian>> Symbols<'a, H> {
         self.find(name).is_some()
     }
 
-    fn find(&self, name: &str) -> Option<()> {
+    /// The address that the file gives to `name`, which ends with a zero.
+    fn find(&self, name: &str) -> Option<u64> {
         let hash = gnu_hash(name.strip_suffix('\0')?);
         let bucket = hash.checked_rem(self.bucket_count)?;
         let start = self.word(self.buckets, bucket)?;
@@ -178,8 +230,10 @@ impl<'a, H: FileHeader<Endian = NativeEndian>> Symbols<'a, H> {
             // A bucket without symbols holds 0, which is before the first one.
             let link = self.word(self.chains, symbol.checked_sub(self.first)?)?;
             // The lowest bit marks a chain's end; the others are the hash's.
-            if link | 1 == hash | 1 && self.is(symbol, name)? {
-                return Some(());
+            if link | 1 == hash | 1
+                && let Some(address) = self.address(symbol, name)
+            {
+                return Some(address);
             }
             if link & 1 == 1 {
                 return None;
@@ -188,12 +242,13 @@ impl<'a, H: FileHeader<Endian = NativeEndian>> Symbols<'a, H> {
         None
     }
 
-    /// Whether the symbol is a definition of `name`. Only definitions are hashed, but a linker may think otherwise.
-    fn is(&self, symbol: u32, name: &str) -> Option<bool> {
+    /// The symbol's address, if it is a definition of `name`. Only definitions are hashed, but a linker may think otherwise.
+    fn address(&self, symbol: u32, name: &str) -> Option<u64> {
         let at = self.table.checked_add(u64::from(symbol) * size_of::<H::Sym>() as u64)?;
         let symbol: H::Sym = *read(self.elf.file, at, 1)?.first()?;
         let at = self.names.checked_add(symbol.st_name(NativeEndian).into())?;
-        Some(!symbol.is_undefined(NativeEndian) && read::<u8>(self.elf.file, at, name.len())? == name.as_bytes())
+        let is_it = !symbol.is_undefined(NativeEndian) && read::<u8>(self.elf.file, at, name.len())? == name.as_bytes();
+        is_it.then(|| symbol.st_value(NativeEndian).into())
     }
 
     fn word(&self, table: u64, index: u32) -> Option<u32> {
@@ -223,6 +278,9 @@ const GO_SECTIONS: &[&[u8]] = &[b".go.buildinfo\0", b".note.go.buildid\0", b".go
 /// <https://github.com/golang/go/blob/go1.24.0/src/debug/buildinfo/buildinfo.go#L52>
 const GO_BUILD_INFORMATION: &[u8] = b"\xff Go buildinf:";
 
+/// <https://github.com/golang/go/blob/go1.24.0/src/debug/buildinfo/buildinfo.go#L53>
+const GO_BUILD_INFORMATION_HEAD: usize = 32;
+
 /// What each runtime defines for its extensions. Not N-API: Bun and Deno, which are not Node, have that too.
 const EXPORTS: &[(&str, Runtime)] = &[
     ("_ZN4node5StartEiPPc\0", Runtime::Node),
@@ -231,6 +289,9 @@ const EXPORTS: &[(&str, Runtime)] = &[
     ("zend_startup\0", Runtime::Php),
     ("DotNetRuntimeInfo\0", Runtime::Dotnet),
 ];
+
+/// The smallest page, and the only one of x86-64, for which symbols are looked up.
+const PAGE: u64 = 4096;
 
 /// Linkers make about a dozen segments.
 const MAX_SEGMENTS: usize = 64;

@@ -16,6 +16,7 @@
 
 mod act;
 mod header;
+mod runtime;
 mod source;
 mod thread;
 mod trust;
@@ -32,6 +33,7 @@ use smallvec::SmallVec;
 pub(crate) use self::act::{Act, What};
 use self::{
     header::Header,
+    runtime::Tasks,
     source::{Claim, Claims, Source},
     thread::Thread,
     turn::Turns,
@@ -44,13 +46,17 @@ fn evidence(runtime: Runtime) -> Vec<Box<dyn Source>> {
     let header = || Box::new(Header::default()) as Box<dyn Source>;
     let thread = || Box::new(Thread::default()) as Box<dyn Source>;
     let turns = || Box::new(Turns::of_a_loop()) as Box<dyn Source>;
+    let tasks = || Tasks::of(runtime).map(|tasks| Box::new(tasks) as Box<dyn Source>);
     match runtime {
         // Go runs goroutines on whichever thread is free: 71 of 86 calls were wrong by thread at 8 connections (2026-11).
-        Runtime::Go => vec![header()],
+        Runtime::Go => [header()].into_iter().chain(tasks()).collect(),
         // One thread runs everything.
         Runtime::Node => vec![header(), turns()],
         // asyncio has queues of its own, and everything that is woken by one response is answered in one go.
-        Runtime::Python => vec![header(), thread(), Box::new(Turns::of_a_scheduler())],
+        Runtime::Python => {
+            let turns = Box::new(Turns::of_a_scheduler()) as Box<dyn Source>;
+            [header()].into_iter().chain(tasks()).chain([thread(), turns]).collect()
+        }
         Runtime::Native | Runtime::Java | Runtime::Ruby | Runtime::Php | Runtime::Dotnet => {
             vec![header(), thread(), turns()]
         }

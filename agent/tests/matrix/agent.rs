@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    path::Path,
     process::{Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread::{self, JoinHandle},
@@ -60,18 +61,13 @@ impl Agent {
     /// The same for connections to `ports` alone, or to all when there are none. The first of them is where the agent is
     /// shown a request; nobody may listen there.
     pub(crate) fn start_on(ports: &[u16]) -> Result<Self, String> {
-        let selection: Vec<_> = ports.iter().flat_map(|port| ["--port".to_owned(), port.to_string()]).collect();
-        Self::start_with(&selection, ports.first().copied().unwrap_or_default())
+        Self::start_with(&selecting(ports), ports.first().copied().unwrap_or_default())
     }
 
     /// The same with a selection of its own. `sight` is the port where the agent is shown a request.
     pub(crate) fn start_with(selection: &[String], sight: u16) -> Result<Self, String> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_spantap"));
-        command.args(["run", "--print", "json"]).args(selection);
-        // A collector in the environment would take the spans.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OTEL_")) {
-            command.env_remove(name);
-        }
+        let mut command = command(&["run", "--print", "json"], &[]);
+        command.args(selection);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Process::start("spantap", &mut command)?;
         let (stdout, stderr) = (process.child().stdout.take(), process.child().stderr.take());
@@ -147,10 +143,7 @@ impl Agent {
         if !status.success() {
             return Err(format!("the agent ended with {status}\n{said}"));
         }
-        match said.lines().rev().find_map(|line| serde_json::from_str::<SummaryLine>(line).ok()) {
-            Some(line) => Ok(Report { spans, summary: line.summary }),
-            None => Err(format!("the agent left no summary\n{said}")),
-        }
+        Ok(Report { spans, summary: summary(&said)? })
     }
 
     /// Kills it without a word. Out: what it said on standard error.
@@ -176,13 +169,47 @@ impl Agent {
     }
 }
 
+impl Report {
+    /// What the agent makes of a recording.
+    pub(crate) fn of_recording(file: &Path) -> Result<Self, String> {
+        let replay = command(&["replay", "--print", "json"], &[]).arg(file).stdin(Stdio::null()).output();
+        let replay = replay.map_err(|e| format!("start spantap replay: {e}"))?;
+        let said = String::from_utf8_lossy(&replay.stderr);
+        if !replay.status.success() {
+            return Err(format!("the replay ended with {}\n{said}", replay.status));
+        }
+        let batches = replay.stdout.lines().map(|line| line.map_err(|e| format!("read the replay's output: {e}")));
+        let spans = batches.map(|line| spans::parse(&line?)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { spans: spans.concat(), summary: summary(&said)? })
+    }
+}
+
+/// The real binary, with what it would find in the environment left out: a collector there would take the spans.
+pub(crate) fn command(arguments: &[&str], ports: &[u16]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spantap"));
+    command.args(arguments).args(selecting(ports));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OTEL_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn selecting(ports: &[u16]) -> Vec<String> {
+    ports.iter().flat_map(|port| ["--port".to_owned(), port.to_string()]).collect()
+}
+
+fn summary(said: &str) -> Result<Summary, String> {
+    let line = said.lines().rev().find_map(|line| serde_json::from_str::<SummaryLine>(line).ok());
+    line.map(|line| line.summary).ok_or_else(|| format!("the agent left no summary\n{said}"))
+}
+
 #[derive(Deserialize)]
 struct SummaryLine {
     summary: Summary,
 }
 
 /// One request and its answer, both by this thread: the sockets' buffers hold what the other end has not read yet.
-fn exchange(listener: &TcpListener) -> Result<(), std::io::Error> {
+pub(crate) fn exchange(listener: &TcpListener) -> Result<(), std::io::Error> {
     let mut client = TcpStream::connect(listener.local_addr()?)?;
     let (mut server, _) = listener.accept()?;
     client.write_all(format!("GET {SIGHT_PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())?;

@@ -8,7 +8,8 @@
 //!
 //! `SPANTAP_PARENTS` chooses: nothing for the quick rows, `all`, or names separated by commas (a name chooses all that
 //! contain it); `SPANTAP_PARENTS_CONCURRENCY` how many requests at once, `SPANTAP_PARENTS_JSON` where the rows go,
-//! `SPANTAP_PARENTS_FETCH` that what a model lacks may be installed. `cargo xtask accuracy parents` sets them.
+//! `SPANTAP_PARENTS_FETCH` that what a model lacks may be installed, `SPANTAP_PARENTS_RECORD` a folder for a recording of
+//! each row, from which it is judged then. `cargo xtask accuracy parents` sets them.
 
 #[path = "../matrix/agent.rs"]
 #[expect(dead_code, reason = "the service matrix uses the rest")]
@@ -23,6 +24,7 @@ mod judge;
 mod load;
 mod models;
 mod parts;
+mod recording;
 mod scene;
 mod table;
 
@@ -30,6 +32,7 @@ use std::{
     collections::BTreeSet,
     env, fs,
     io::{Write, stderr},
+    path::Path,
     time::Duration,
 };
 
@@ -38,6 +41,7 @@ use crate::{
     judge::{Row, judge},
     models::{MODELS, Model, Shape},
     process::{free_port, is_root},
+    recording::Recording,
     scene::Scene,
 };
 
@@ -88,18 +92,28 @@ fn every_model_has_a_name_of_its_own() {
 /// One row: a service, an agent and a load of their own.
 fn run(model: &'static Model, shape: Shape, concurrency: usize) -> Result<Row, String> {
     let scene = Scene::start(model)?;
-    let mut agent = Agent::start_on(&[free_port()?, scene.port, scene.backend_port])?;
+    let ports = [free_port()?, scene.port, scene.backend_port];
     let (warm_up, judged) = requests(concurrency);
     let requests = warm_up + judged;
     // The process id makes ids unique on a host where another run may be under way.
     let tag = format!("{}x{concurrency}", std::process::id());
-    let asked = load::ask(scene.port, shape, &tag, requests, concurrency);
-    let asked = asked.map_err(|e| format!("{e}\n{}", scene.logs()))?;
-    let of_this_row = format!("/{tag}-");
-    // A request, its calls, and each seen by both ends.
-    let expected = 2 * requests * (1 + shape.calls());
-    agent.await_spans(expected, SHOW_DEADLINE, |span| span.path.contains(&of_this_row))?;
-    let report = agent.stop()?;
+    let ask = || {
+        let asked = load::ask(scene.port, shape, &tag, requests, concurrency);
+        asked.map_err(|e| format!("{e}\n{}", scene.logs()))
+    };
+    let (asked, report) = if let Some(folder) = env::var_os("SPANTAP_PARENTS_RECORD") {
+        let file = Path::new(&folder).join(format!("{}.{concurrency}.events", model.row(shape)));
+        let recording = Recording::start(&file, &ports)?;
+        (ask()?, recording.stop()?)
+    } else {
+        let mut agent = Agent::start_on(&ports)?;
+        let asked = ask()?;
+        let of_this_row = format!("/{tag}-");
+        // A request, its calls, and each seen by both ends.
+        let expected = 2 * requests * (1 + shape.calls());
+        agent.await_spans(expected, SHOW_DEADLINE, |span| span.path.contains(&of_this_row))?;
+        (asked, agent.stop()?)
+    };
     Ok(judge(model, shape, concurrency, warm_up, &asked, &report))
 }
 

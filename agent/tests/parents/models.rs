@@ -4,11 +4,17 @@
 //! In: nothing. Out: [`MODELS`], each with the service that stands for it, what is asked of the agent there, and what
 //! the strongest peer had. The services' contract is in `agent/tests/services/models/README.md`.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    fs::Permissions,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde::Serialize;
 
-use crate::parts::{Part, built, in_venv, source};
+use crate::parts::{Part, built, class_path, crate_binary, in_venv, java, source};
 
 /// One way to be concurrent.
 pub(crate) struct Model {
@@ -167,21 +173,111 @@ pub(crate) const MODELS: &[Model] = &[
     go("go-default", &[One, Sequence, Fresh], Some(Sequence), Some(99.0), &[], |site| Ok(site.go("default"))),
     go("go-goroutine", &[One, Sequence, Parallel, Fresh], None, Some(99.0), &GO_PEER, |site| Ok(site.go("goroutine"))),
     go("go-workers", &[One, Sequence, Parallel], None, None, &[], |site| Ok(site.go("workers"))),
-    java(
+    Model {
+        name: "rust-multi",
+        shapes: &[One, Sequence, Parallel, Fresh],
+        quick: None,
+        target: Some(90.0),
+        peers: &[],
+        parts: &[Part::Crate],
+        command: |site| Ok(site.compiled(crate_binary(), &["multi"])),
+    },
+    Model {
+        name: "rust-current",
+        shapes: &[One, Sequence, Parallel, Fresh],
+        quick: None,
+        target: Some(99.0),
+        peers: &[],
+        parts: &[Part::Crate],
+        command: |site| Ok(site.compiled(crate_binary(), &["current"])),
+    },
+    Model {
+        name: "rust-blocking",
+        shapes: &[One, Sequence, Parallel],
+        quick: None,
+        target: Some(90.0),
+        peers: &[],
+        parts: &[Part::Crate],
+        command: |site| Ok(site.compiled(crate_binary(), &["blocking"])),
+    },
+    on_jdk(
         "java-pool",
         &[One, Sequence, Parallel, Fresh],
         Some(95.0),
         &[peer(1, 100.0, 0.0), peer(8, 95.0, 0.0), peer(64, 93.0, 0.0)],
-        |site| Ok(site.java("pool")),
+        |site| Ok(site.java(java(17)?, "pool")),
     ),
-    java(
+    on_jdk(
         "java-second-pool",
         &[One, Sequence, Parallel, Fresh],
         Some(95.0),
         &[peer(1, 98.3, 0.0), peer(8, 99.5, 0.0), peer(64, 99.5, 0.0)],
-        |site| Ok(site.java("second-pool")),
+        |site| Ok(site.java(java(17)?, "second-pool")),
     ),
-    java("java-futures", &[One, Sequence, Parallel], Some(90.0), &[], |site| Ok(site.java("futures"))),
+    on_jdk("java-futures", &[One, Sequence, Parallel], Some(90.0), &[], |site| Ok(site.java(java(17)?, "futures"))),
+    Model {
+        name: "java-virtual",
+        shapes: &[One, Sequence, Fresh],
+        quick: None,
+        target: None,
+        peers: &[],
+        parts: &[Part::Jdk { least: 21 }],
+        command: |site| Ok(site.java(java(21)?, "virtual")),
+    },
+    Model {
+        name: "java-tomcat",
+        shapes: &[One, Sequence, Parallel],
+        quick: None,
+        target: Some(95.0),
+        peers: &[],
+        parts: &[Part::Jars],
+        command: |site| {
+            let mut java = site.java_on_jars("TomcatService.java");
+            java.arg(site.folder);
+            Ok(java)
+        },
+    },
+    Model {
+        name: "java-netty",
+        shapes: &[One, Sequence, Parallel, Fresh],
+        quick: None,
+        target: None,
+        peers: &[],
+        parts: &[Part::Jars],
+        command: |site| Ok(site.java_on_jars("NettyService.java")),
+    },
+    Model {
+        name: "ruby-puma",
+        shapes: &[One, Sequence, Parallel, Fresh],
+        quick: None,
+        target: Some(99.0),
+        peers: &[],
+        parts: &[Part::Program { file: "puma", package: "puma" }],
+        command: |site| {
+            let mut puma = Command::new("puma");
+            puma.args(["--threads", "16:16", "--quiet", "--bind", &format!("tcp://127.0.0.1:{}", site.port)]);
+            puma.arg(source("puma.ru")).env("BACKEND", site.backend.to_string());
+            Ok(puma)
+        },
+    },
+    Model {
+        name: "php-apache",
+        shapes: &[One, Sequence, Fresh],
+        quick: None,
+        target: Some(99.0),
+        peers: &[],
+        parts: &[Part::Program { file: "apache2", package: "libapache2-mod-php" }],
+        command: |site| site.apache(),
+    },
+    Model {
+        name: "c-epoll",
+        shapes: &[One, Sequence, Parallel, Fresh],
+        quick: None,
+        target: Some(99.0),
+        peers: &[],
+        parts: &[Part::C { source: "epoll.c" }],
+        command: |site| Ok(site.compiled(built("epoll.c"), &[])),
+    },
     Model {
         name: "nginx",
         shapes: &[One, Sequence, Fresh],
@@ -251,14 +347,14 @@ const fn go(
     Model { name, shapes, quick, target, peers, parts: &[Part::Go { source: "service.go" }], command }
 }
 
-const fn java(
+const fn on_jdk(
     name: &'static str,
     shapes: &'static [Shape],
     target: Option<f64>,
     peers: &'static [Peer],
     command: Start,
 ) -> Model {
-    let parts = &[Part::Program { file: "javac", package: "default-jdk-headless" }];
+    let parts = &[Part::Jdk { least: 17 }];
     Model { name, shapes, quick: None, target, peers, parts, command }
 }
 
@@ -286,13 +382,17 @@ impl Site<'_> {
     }
 
     fn go(&self, style: &str) -> Command {
-        let mut command = Command::new(built("service.go"));
-        command.args([self.port, self.backend].map(|port| port.to_string())).arg(style);
+        self.compiled(built("service.go"), &[style])
+    }
+
+    fn compiled(&self, program: PathBuf, more: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args([self.port, self.backend].map(|port| port.to_string())).args(more);
         command
     }
 
-    fn java(&self, style: &str) -> Command {
-        let mut command = Command::new("java");
+    fn java(&self, java: PathBuf, style: &str) -> Command {
+        let mut command = Command::new(java);
         // Head and body are two writes: under Nagle's algorithm the second would wait 40 ms for a delayed
         // acknowledgement. The second option is for the shape `fresh`.
         command.args(["-Dsun.net.httpserver.nodelay=true", "-Djdk.httpclient.allowRestrictedHeaders=connection"]);
@@ -300,8 +400,36 @@ impl Site<'_> {
         command
     }
 
+    fn java_on_jars(&self, service: &str) -> Command {
+        let mut command = Command::new("java");
+        command.arg("-cp").arg(class_path()).arg(source(service));
+        command.args([self.port, self.backend].map(|port| port.to_string()));
+        command
+    }
+
+    fn apache(&self) -> Result<Command, String> {
+        let modules = fs::read_dir("/usr/lib/apache2/modules").into_iter().flatten().flatten();
+        let is_php = |file: &PathBuf| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libphp"));
+        let php = modules.map(|entry| entry.path()).find(is_php).ok_or("apache2 has no module for PHP")?;
+        // Its processes are nobody's, and must read this.
+        let script = self.folder.join("php/index.php");
+        let copy = || -> Result<(), std::io::Error> {
+            fs::create_dir(self.folder.join("php"))?;
+            fs::copy(source("php/index.php"), &script)?;
+            fs::set_permissions(self.folder, Permissions::from_mode(0o755))
+        };
+        copy().map_err(|e| format!("copy index.php: {e}"))?;
+        let configuration = self.configuration("apache.conf")?;
+        let text = fs::read_to_string(&configuration).map_err(|e| format!("read apache.conf: {e}"))?;
+        fs::write(&configuration, text.replace("@PHP@", &php.to_string_lossy()))
+            .map_err(|e| format!("write apache.conf: {e}"))?;
+        let mut apache = Command::new("apache2");
+        apache.arg("-DFOREGROUND").arg("-f").arg(configuration);
+        Ok(apache)
+    }
+
     /// A configuration file, filled in.
-    fn configuration(&self, name: &str) -> Result<std::path::PathBuf, String> {
+    fn configuration(&self, name: &str) -> Result<PathBuf, String> {
         let template = fs::read_to_string(source(name)).map_err(|e| format!("read {name}: {e}"))?;
         let text = template
             .replace("@PORT@", &self.port.to_string())

@@ -16,12 +16,20 @@ use std::{
 /// One thing that a model needs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Part {
-    /// A program on the path, which a package of Debian's brings.
+    /// A program on the path, or a file, which a package of Debian's brings.
     Program { file: &'static str, package: &'static str },
     /// The packages of `requirements.txt` in a virtual environment.
     Venv,
     /// `backend.go` or another single file, compiled.
     Go { source: &'static str },
+    /// A single file, compiled.
+    C { source: &'static str },
+    /// The crate in `rust`, compiled.
+    Crate,
+    /// A JDK of this version at least.
+    Jdk { least: u32 },
+    /// The archives of `jars/pom.xml`.
+    Jars,
 }
 
 impl Part {
@@ -32,14 +40,19 @@ impl Part {
             Self::Venv => venv(),
             Self::Go { source: name } => {
                 program("go", "golang-go")?;
-                let binary = built(name);
-                run(Command::new("go").args([
-                    "build".as_ref(),
-                    "-o".as_ref(),
-                    binary.as_os_str(),
-                    source(name).as_os_str(),
-                ]))
+                run(Command::new("go").args(["build", "-o"]).args([built(name), source(name)]))
             }
+            Self::C { source: name } => {
+                program("cc", "gcc")?;
+                fs::create_dir_all(folder().join("bin")).map_err(|e| format!("make a folder for {name}: {e}"))?;
+                run(Command::new("cc").args(["-O1", "-Wall", "-o"]).args([built(name), source(name)]))
+            }
+            Self::Crate => model_crate(),
+            Self::Jdk { least } => {
+                program("java", "default-jdk-headless")?;
+                java(least).map(drop)
+            }
+            Self::Jars => jars(),
         }
     }
 }
@@ -57,6 +70,27 @@ pub(crate) fn built(source: &str) -> PathBuf {
 /// A program of the virtual environment.
 pub(crate) fn in_venv(program: &str) -> PathBuf {
     folder().join("venv/bin").join(program)
+}
+
+/// The executable of the crate in `rust`.
+pub(crate) fn crate_binary() -> PathBuf {
+    folder().join("rust/debug/model")
+}
+
+/// A class path with every archive of `jars/pom.xml`.
+pub(crate) fn class_path() -> PathBuf {
+    folder().join("jars/*")
+}
+
+/// A JDK of version `least` or newer: the one on the path, else the newest of those that distributions keep in a folder.
+pub(crate) fn java(least: u32) -> Result<PathBuf, String> {
+    if java_version(Path::new("java")).is_some_and(|version| version >= least) {
+        return Ok("java".into());
+    }
+    let kept = fs::read_dir("/usr/lib/jvm").into_iter().flatten().flatten().map(|entry| entry.path().join("bin/java"));
+    let newest = kept.filter_map(|java| Some((java_version(&java)?, java))).max();
+    let newest = newest.filter(|(version, _)| *version >= least).map(|(_, java)| java);
+    newest.ok_or_else(|| format!("there is no JDK {least} or newer on this machine"))
 }
 
 /// Where everything is kept between runs.
@@ -91,6 +125,39 @@ fn venv() -> Result<(), String> {
     })
 }
 
+fn model_crate() -> Result<(), String> {
+    let manifest = source("rust/Cargo.toml");
+    if !crate_binary().exists() {
+        may_fetch("what the crate in Rust depends on")?;
+    }
+    // Cargo itself sees whether anything has changed.
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    run(cargo
+        .args(["build", "--locked", "--manifest-path"])
+        .arg(manifest)
+        .arg("--target-dir")
+        .arg(folder().join("rust")))
+}
+
+fn jars() -> Result<(), String> {
+    program("javac", "default-jdk-headless")?;
+    let (jars, wanted) = (folder().join("jars"), source("jars/pom.xml"));
+    once(&jars, &[&wanted], || {
+        program("mvn", "maven")?;
+        let mut output = std::ffi::OsString::from("-DoutputDirectory=");
+        output.push(&jars);
+        run(Command::new("mvn").args(["-q", "-B", "dependency:copy-dependencies", "-f"]).arg(&wanted).arg(output))
+    })
+}
+
+/// The first number that `java -version` says, on standard error: `openjdk version "25.0.1" 2025-10-21`.
+fn java_version(java: &Path) -> Option<u32> {
+    let said = Command::new(java).arg("-version").stdin(Stdio::null()).output().ok()?.stderr;
+    let said = String::from_utf8_lossy(&said);
+    let version = said.split('"').nth(1)?;
+    version.split('.').next()?.parse().ok()
+}
+
 /// Fills `folder` unless it was filled with the same `recipes`.
 fn once(folder: &Path, recipes: &[&Path], fill: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     let read = |file: &Path| fs::read_to_string(file).map_err(|e| format!("read {}: {e}", file.display()));
@@ -114,6 +181,7 @@ fn may_fetch(what: &str) -> Result<(), String> {
 
 fn is_on_path(file: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
+    // Joining an absolute path leaves nothing of the folder.
     env::split_paths(&path).any(|folder| folder.join(file).is_file())
 }
 

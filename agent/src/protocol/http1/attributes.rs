@@ -35,6 +35,8 @@ pub(super) const RESPONSE_END: &str = "spantap.response.end";
 
 /// The process at the other end of a unix socket, which has no address where it did not bind one.
 const PEER_PID: &str = "spantap.peer.pid";
+/// Who asks for the trace to be kept, whatever is decided otherwise.
+const SAMPLING_ASKED: &str = "spantap.sampling.asked";
 
 /// A connection, and what the spans of its requests say again and again.
 #[derive(Debug)]
@@ -100,6 +102,9 @@ pub(super) fn of_request(head: &RequestHead<'_>, connection: &mut Connection) ->
         Side::Server => of_server(head, &target, connection, &mut add),
         Side::Client => of_client(head, &target, connection, &mut add),
     }
+    if let Some(asked) = head.fields.asked {
+        attributes.push(Attribute::new(SAMPLING_ASKED, asked));
+    }
     attributes
 }
 
@@ -129,7 +134,7 @@ pub(super) fn of_response(status: Option<u16>, ended: EndedBy, role: Side) -> (F
 }
 
 /// The most that [`of_request`] adds: one allocation is enough.
-const MAX_REQUEST_ATTRIBUTES: usize = 12;
+const MAX_REQUEST_ATTRIBUTES: usize = 13;
 
 /// What a unix socket adds to them, and takes none away for: its transport, its own name, its peer's process.
 const MAX_UNIX_ATTRIBUTES: usize = 3;

@@ -7,10 +7,10 @@
 use std::{borrow::Cow, mem::MaybeUninit};
 
 use httparse::{EMPTY_HEADER, Header, ParserConfig};
-use memchr::{memchr, memchr_iter};
+use memchr::memchr_iter;
 use spantap_common::abi::HEADER_BUDGET;
 
-use super::Method;
+use super::{Method, asked};
 use crate::{context::TraceContext, time::Moment};
 
 /// A head under way.
@@ -97,6 +97,8 @@ pub(super) struct Fields<'a> {
     pub(super) forwarded_for: Option<&'a [u8]>,
     pub(super) forwarded_host: Option<&'a [u8]>,
     pub(super) forwarded_proto: Option<&'a [u8]>,
+    /// Who asks for the trace to be kept.
+    pub(super) asked: Option<&'static str>,
 }
 
 /// What the Content-Length fields say together.
@@ -209,7 +211,7 @@ pub(super) fn status_of(bytes: &[u8]) -> Option<u16> {
 
 /// Takes a complete request head apart and hands it to `read`.
 pub(super) fn request<T>(head: &[u8], read: impl FnOnce(&RequestHead<'_>) -> T) -> Result<T, HeadError> {
-    let head = repaired(head);
+    let (head, lines) = repaired(head);
     let mut fields = [MaybeUninit::uninit(); MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     let mut config = ParserConfig::default();
@@ -230,14 +232,14 @@ pub(super) fn request<T>(head: &[u8], read: impl FnOnce(&RequestHead<'_>) -> T) 
         token,
         target,
         version: Version::of(minor),
-        fields: Fields::of(parsed.headers, &head),
+        fields: Fields::of(parsed.headers, &head, lines),
         context: TraceContext::parse(named("traceparent"), named("tracestate")),
     }))
 }
 
 /// Takes a complete response head apart and hands it to `read`.
 pub(super) fn response<T>(head: &[u8], read: impl FnOnce(&ResponseHead<'_>) -> T) -> Result<T, HeadError> {
-    let head = repaired(head);
+    let (head, lines) = repaired(head);
     let mut fields = [EMPTY_HEADER; 0];
     let mut parsed = httparse::Response::new(&mut fields);
     let mut fields = [MaybeUninit::uninit(); MAX_FIELDS];
@@ -250,7 +252,7 @@ pub(super) fn response<T>(head: &[u8], read: impl FnOnce(&ResponseHead<'_>) -> T
     let (true, Some(status @ 100..), Some(minor)) = (complete, parsed.code, parsed.version) else {
         return Err(HeadError::Malformed);
     };
-    Ok(read(&ResponseHead { status, version: Version::of(minor), fields: Fields::of(parsed.headers, &head) }))
+    Ok(read(&ResponseHead { status, version: Version::of(minor), fields: Fields::of(parsed.headers, &head, lines) }))
 }
 
 /// The longest end of a head: the last field's CRLF and an empty line.
@@ -277,15 +279,21 @@ fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
     })
 }
 
-/// The head as `httparse` can read it: without folded lines, and with a start line that is UTF-8. It is copied only if
-/// something had to be mended.
-fn repaired(head: &[u8]) -> Cow<'_, [u8]> {
-    let start_line = memchr(b'\n', head).map_or(head.len(), |end| end + 1);
-    // From the end of the start line on: a fold is a line that begins with a blank.
-    let folded = memchr_iter(b'\n', head).any(|newline| matches!(head.get(newline + 1), Some(b' ' | b'\t')));
+/// The head as `httparse` can read it: without folded lines, and with a start line that is UTF-8; and how many lines it
+/// has. It is copied only if something had to be mended.
+fn repaired(head: &[u8]) -> (Cow<'_, [u8]>, usize) {
+    let (mut start_line, mut lines, mut folded) = (head.len(), 0, false);
+    for newline in memchr_iter(b'\n', head) {
+        if lines == 0 {
+            start_line = newline + 1;
+        }
+        lines += 1;
+        // From the end of the start line on: a fold is a line that begins with a blank.
+        folded |= matches!(head.get(newline + 1), Some(b' ' | b'\t'));
+    }
     let (start_line, fields) = head.split_at(start_line);
     if !folded && str::from_utf8(start_line).is_ok() {
-        return Cow::Borrowed(head);
+        return (Cow::Borrowed(head), lines);
     }
     let mut mended = String::from_utf8_lossy(start_line).into_owned().into_bytes();
     let mut first = true;
@@ -308,12 +316,13 @@ fn repaired(head: &[u8]) -> Cow<'_, [u8]> {
         }
         first = false;
     }
-    Cow::Owned(mended)
+    let lines = memchr_iter(b'\n', &mended).count();
+    (Cow::Owned(mended), lines)
 }
 
-/// Whether `head` has more lines that begin like a Content-Length or a Transfer-Encoding than `headers` has such fields.
-fn has_disguised_field(head: &[u8], headers: &[Header<'_>]) -> bool {
-    let lines = head.iter().filter(|byte| **byte == b'\n').count();
+/// Whether `head`, of so many lines, has more of them that begin like a Content-Length or a Transfer-Encoding than
+/// `headers` has such fields.
+fn has_disguised_field(head: &[u8], lines: usize, headers: &[Header<'_>]) -> bool {
     // The start line, a line for each field, the empty line: none was skipped.
     if lines <= headers.len() + 2 {
         return false;
@@ -360,11 +369,12 @@ impl From<httparse::Error> for HeadError {
 // --- Fields ---
 
 impl<'a> Fields<'a> {
-    /// What `headers` say, which are all fields of `head`.
-    fn of(headers: &[Header<'a>], head: &[u8]) -> Self {
-        let mut fields = Self { disguised: has_disguised_field(head, headers), ..Self::default() };
+    /// What `headers` say, which are all fields of `head`, a text of so many lines.
+    fn of(headers: &[Header<'a>], head: &[u8], lines: usize) -> Self {
+        let mut fields = Self { disguised: has_disguised_field(head, lines, headers), ..Self::default() };
         for Header { name, value } in headers {
             let first = |field: &mut Option<&'a [u8]>| *field = field.or(Some(value));
+            fields.asked = fields.asked.or_else(|| asked::by(name, value));
             // The length tells most fields apart without looking at them.
             match name.len() {
                 4 if name.eq_ignore_ascii_case("host") => first(&mut fields.host),

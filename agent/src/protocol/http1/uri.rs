@@ -44,7 +44,9 @@ impl<'a> Target<'a> {
         }
         // A fragment is no part of a request target; one that a client sends all the same may hold a token.
         let target = target.split_once('#').map_or(target, |(target, _)| target);
-        if let Some((scheme, rest)) = target.split_once("://")
+        // Nearly all targets are paths, which no scheme begins like.
+        if !target.starts_with('/')
+            && let Some((scheme, rest)) = target.split_once("://")
             && is_scheme(scheme)
         {
             let (authority, local) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));

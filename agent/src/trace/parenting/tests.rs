@@ -14,6 +14,8 @@ pub(super) struct Play {
     parenting: Parenting,
     links: Links,
     now: u64,
+    /// What the tasks of the next acts are.
+    identity: [u64; 3],
     verdicts: Vec<(ExchangeId, Verdict)>,
     released: usize,
 }
@@ -21,18 +23,31 @@ pub(super) struct Play {
 pub(super) fn play(runtime: Runtime) -> Play {
     let mut parenting = Parenting::default();
     parenting.learned(PID, runtime);
-    Play { parenting, links: Links::default(), now: 1_000_000_000, verdicts: Vec::new(), released: 0 }
+    Play { parenting, links: Links::default(), now: 1_000_000_000, identity: [0; 3], verdicts: Vec::new(), released: 0 }
 }
 
 pub(super) fn id(name: u64) -> ExchangeId {
     ExchangeId { socket: SocketId(name), since: Timestamp(0), ordinal: 0 }
 }
 
-fn task(tid: u32) -> Task {
-    Task { pid: PID, tid, ..Task::default() }
-}
-
 impl Play {
+    fn task(&self, tid: u32) -> Task {
+        Task { pid: PID, tid, identity: self.identity }
+    }
+
+    /// What follows is done by the task of this identity.
+    pub(super) fn as_task(self, identity: [u64; 3]) -> Self {
+        Self { identity, ..self }
+    }
+
+    pub(super) fn receives_nth(self, connection: char, ordinal: u64, tid: u32) -> Self {
+        self.receives_on(ExchangeId { ordinal, ..id(connection.into()) }, tid, None)
+    }
+
+    pub(super) fn answers_nth(self, connection: char, ordinal: u64, tid: u32) -> Self {
+        self.answers_on(ExchangeId { ordinal, ..id(connection.into()) }, tid)
+    }
+
     fn act(mut self, what: What) -> Self {
         self.now += 1_000;
         let act = Act { at: Timestamp(self.now), pid: PID, what };
@@ -56,21 +71,25 @@ impl Play {
 
     fn receives_on(self, request: ExchangeId, tid: u32, trace: Option<u8>) -> Self {
         let trace = trace.map(|byte| TraceId([byte; 16]));
-        self.act(What::Received { request, by: task(tid), trace })
+        let by = self.task(tid);
+        self.act(What::Received { request, by, trace })
     }
 
     pub(super) fn calls(self, call: impl Into<u64>, tid: u32) -> Self {
-        self.act(What::Called { call: id(call.into()), by: task(tid), connected: None, trace: None })
+        let by = self.task(tid);
+        self.act(What::Called { call: id(call.into()), by, connected: None, trace: None })
     }
 
     /// Writes the first call on a connection that `tid` connected `ago` nanoseconds before.
     fn calls_over_connection(self, call: impl Into<u64>, tid: u32, ago: u64) -> Self {
-        let connected = Some(Moment { at: Timestamp(self.now + 1_000 - ago), task: task(tid) });
-        self.act(What::Called { call: id(call.into()), by: task(tid), connected, trace: None })
+        let connected = Some(Moment { at: Timestamp(self.now + 1_000 - ago), task: self.task(tid) });
+        let by = self.task(tid);
+        self.act(What::Called { call: id(call.into()), by, connected, trace: None })
     }
 
     pub(super) fn hears(self, call: impl Into<u64>, tid: u32) -> Self {
-        self.act(What::Ended { call: id(call.into()), by: Some(task(tid)) })
+        let by = Some(self.task(tid));
+        self.act(What::Ended { call: id(call.into()), by })
     }
 
     pub(super) fn answers(self, request: impl Into<u64>, tid: u32) -> Self {
@@ -78,7 +97,7 @@ impl Play {
     }
 
     fn answers_on(self, request: ExchangeId, tid: u32) -> Self {
-        let answered = Some(Moment { at: Timestamp(self.now + 1_000), task: task(tid) });
+        let answered = Some(Moment { at: Timestamp(self.now + 1_000), task: self.task(tid) });
         self.act(What::Over { request, answered, crowded: false })
     }
 
@@ -98,7 +117,7 @@ impl Play {
     }
 
     /// Every verdict in order, as `call<request(method)`, `call<-` for nobody's, `call<?` for unknown, `call<!`.
-    fn says(self, expected: &str) -> Self {
+    pub(super) fn says(self, expected: &str) -> Self {
         let play = self.waits_ms(200);
         let lines: Vec<String> = play
             .verdicts
@@ -211,7 +230,12 @@ fn the_answer_is_not_waited_for_for_ever() {
 fn a_header_names_the_request_of_its_trace() {
     let call = |play: Play, call: char, trace: u8| {
         let trace = Some(TraceId([trace; 16]));
-        play.act(What::Called { call: id(call.into()), by: task(T), connected: None, trace })
+        play.act(What::Called {
+            call: id(call.into()),
+            by: Task { pid: PID, tid: T, ..Task::default() },
+            connected: None,
+            trace,
+        })
     };
     let play = play(Runtime::Go).receives_on(id('A'.into()), T, Some(1)).receives_on(id('B'.into()), T, Some(2));
     let play = call(call(play, 'a', 1), 'b', 2);
@@ -222,7 +246,12 @@ fn a_header_names_the_request_of_its_trace() {
 fn a_thread_that_contradicts_the_header_is_no_evidence() {
     let play = play(Runtime::Ruby).receives_on(id('A'.into()), T, Some(1));
     let trace = Some(TraceId([2; 16]));
-    let play = play.act(What::Called { call: id('a'.into()), by: task(T), connected: None, trace });
+    let play = play.act(What::Called {
+        call: id('a'.into()),
+        by: Task { pid: PID, tid: T, ..Task::default() },
+        connected: None,
+        trace,
+    });
     play.hears('a', T).answers('A', T).says("a<!");
 }
 

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! How the probes read, from a process's memory, which task of its runtime a thread is running.
+//!
+//! In: a layout that user space found in a live process, as the arguments of its [`crate::settings::ProcessSettings`].
+//! Out: the same layout again, in the kernel. What is read with it stands in a record's `identity`: three words, all zero
+//! where nothing was asked for or nothing could be read. It says nothing about what a task's identity proves.
+
+/// Which layout the arguments are of; 0 in the settings is none.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
+pub enum Kind {
+    /// [`Cpython`].
+    Cpython = 1,
+    /// [`Go`].
+    Go = 2,
+    /// [`Node`].
+    Node = 3,
+}
+
+impl Kind {
+    /// The kind behind a number of the settings.
+    pub const fn from_wire(raw: u32) -> Option<Self> {
+        match raw {
+            1 => Some(Self::Cpython),
+            2 => Some(Self::Go),
+            3 => Some(Self::Node),
+            _ => None,
+        }
+    }
+}
+
+/// The arguments as they stand in the settings.
+pub type Arguments = [u64; 6];
+
+/// From a thread to its Python thread state, and to the context (`contextvars`) that it runs.
+///
+/// Identity: the context's address · the address of its variables · 0. A thread outside of every context has none.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Cpython {
+    /// Where the word is that leads to the thread state, counted from the thread pointer (`fsbase`, `tpidr_el0`).
+    pub slot: i64,
+    /// The word is the thread state itself (glibc keeps its first 32 keys in the thread's block, and thread-local variables
+    /// are beside it); or, with an offset, the address of the table that holds it there (musl).
+    pub table: Option<u16>,
+    /// Offset of `context` in the thread state.
+    pub context: u16,
+    /// Offset of `ctx_vars` in a context.
+    pub variables: u16,
+}
+
+impl Cpython {
+    /// As arguments.
+    pub const fn to_arguments(self) -> Arguments {
+        let table = match self.table {
+            Some(offset) => 1 + offset as u64,
+            None => 0,
+        };
+        [self.slot as u64, table, self.context as u64, self.variables as u64, 0, 0]
+    }
+
+    /// Of arguments.
+    #[inline(always)]
+    pub const fn from_arguments([slot, table, context, variables, ..]: Arguments) -> Self {
+        let table = if table == 0 { None } else { Some((table - 1) as u16) };
+        Self { slot: slot as i64, table, context: context as u16, variables: variables as u16 }
+    }
+}
+
+/// From a thread of Go to its goroutine; and from a goroutine that `net/http` keeps for a client's connection to the
+/// goroutine that waits for the response on it.
+///
+/// Identity of any goroutine: its id · ids given out so far, 0 where unknown · the id of the goroutine that started it.
+/// Identity in a connection's goroutine: 0 · the id of the one that waits · the id of the one that started the waiting one;
+/// all zero if nobody waits.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Go {
+    /// Address of `runtime.sched.goidgen`; 0 where unknown.
+    pub generated: u64,
+    /// Offset of `g.goid`.
+    pub goid: u16,
+    /// Offset of `g.parentGoid`.
+    pub parent: u16,
+    /// How far below `g.stack.hi` the goroutines of a connection keep their `*persistConn`; 0 where unknown.
+    pub connection: u16,
+    /// Offset of `persistConn.reqch`, a channel of one element.
+    pub requests: u16,
+    /// `hchan.elemsize` of it: the size of a `requestAndChan`.
+    pub element: u16,
+    /// Offset of `requestAndChan.ch`, the channel that the caller waits at.
+    pub reply: u16,
+    /// Offset of `hchan.recvq`.
+    pub receivers: u16,
+}
+
+impl Go {
+    /// As arguments.
+    pub const fn to_arguments(self) -> Arguments {
+        let goroutine = pack([self.goid, self.parent, self.connection, self.receivers]);
+        [self.generated, goroutine, pack([self.requests, self.element, self.reply, 0]), 0, 0, 0]
+    }
+
+    /// Of arguments.
+    #[inline(always)]
+    pub const fn from_arguments([generated, goroutine, channels, ..]: Arguments) -> Self {
+        let [goid, parent, connection, receivers] = unpack(goroutine);
+        let [requests, element, reply, _] = unpack(channels);
+        Self { generated, goid, parent, connection, requests, element, reply, receivers }
+    }
+}
+
+/// Where Node keeps the async ids of its main thread.
+///
+/// Identity: `executionAsyncId` · `triggerAsyncId` · ids given out so far, each as the double that Node keeps.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Node {
+    /// Address of the three numbers, which stand side by side.
+    pub ids: u64,
+    /// The thread they are of.
+    pub thread: u32,
+}
+
+impl Node {
+    /// As arguments.
+    pub const fn to_arguments(self) -> Arguments {
+        [self.ids, self.thread as u64, 0, 0, 0, 0]
+    }
+
+    /// Of arguments.
+    #[inline(always)]
+    pub const fn from_arguments([ids, thread, ..]: Arguments) -> Self {
+        Self { ids, thread: thread as u32 }
+    }
+}
+
+const fn pack([a, b, c, d]: [u16; 4]) -> u64 {
+    a as u64 | (b as u64) << 16 | (c as u64) << 32 | (d as u64) << 48
+}
+
+#[inline(always)]
+const fn unpack(word: u64) -> [u16; 4] {
+    [word as u16, (word >> 16) as u16, (word >> 32) as u16, (word >> 48) as u16]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cpython, Go, Node};
+
+    #[test]
+    fn layouts_survive_the_settings() {
+        for table in [None, Some(0), Some(24)] {
+            let layout = Cpython { slot: -8, table, context: 224, variables: 24 };
+            assert_eq!(Cpython::from_arguments(layout.to_arguments()), layout);
+        }
+        let layout = Go {
+            generated: 1 << 47,
+            goid: 152,
+            parent: 280,
+            connection: 56,
+            requests: 128,
+            element: 40,
+            reply: 8,
+            receivers: u16::MAX,
+        };
+        assert_eq!(Go::from_arguments(layout.to_arguments()), layout);
+        let layout = Node { ids: 1 << 40, thread: u32::MAX };
+        assert_eq!(Node::from_arguments(layout.to_arguments()), layout);
+    }
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! Which task of its runtime the current thread is running: a coroutine, a goroutine, a callback.
+//!
+//! In: the current thread, and the layout that the agent has found in its process. Out: three words for a record, all zero
+//! where no layout is known or the process's memory does not read like it. It follows a fixed number of pointers,
+//! writes nothing, and judges nothing: whether the words identify anything is for user space to find out.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_user};
+use spantap_common::{
+    event::data::Direction,
+    identity::{Arguments, Cpython, Go, Kind, Node},
+};
+
+use crate::{
+    kernel::{self, Registers},
+    maps::PROCESSES,
+    task,
+};
+
+/// What a record says of its task: see [`spantap_common::identity`].
+pub(crate) type Identity = [u64; 3];
+
+/// The current thread's task, if its process is one whose layout is known. It has moved bytes of a connection on which
+/// `requests` go that way, as the process sees it.
+#[inline(always)]
+pub(crate) fn identity(registers: Registers, requests: u8) -> Identity {
+    let mut identity = MaybeUninit::<Identity>::uninit();
+    read(registers, requests, identity.as_mut_ptr());
+    // SAFETY: `read` writes all three words on every way.
+    unsafe { identity.assume_init() }
+}
+
+/// A function of its own to the verifier, so that whichever way it went, its caller goes on in the same state.
+#[inline(never)]
+fn read(registers: Registers, requests: u8, into: *mut Identity) {
+    let found = look(registers, requests).unwrap_or([0; 3]);
+    for (index, word) in found.into_iter().enumerate() {
+        // SAFETY: the caller's room for three words. Volatile, so that LLVM makes no call of memset of it.
+        unsafe { into.cast::<u64>().add(index).write_volatile(word) };
+    }
+}
+
+#[inline(always)]
+fn look(registers: Registers, requests: u8) -> Option<Identity> {
+    // Work that was left for the way out, such as a completion of io_uring, is nobody's doing.
+    if registers.returned() {
+        return None;
+    }
+    let thread = bpf_get_current_pid_tgid();
+    // SAFETY: the agent may write the entry meanwhile: then an identity is read by half of a layout, once.
+    let settings = unsafe { PROCESSES.get(task::tgid(thread)) }?;
+    let kind = Kind::from_wire(settings.identity)?;
+    let arguments = settings.identity_arguments;
+    match kind {
+        Kind::Cpython => cpython(Cpython::from_arguments(arguments)),
+        Kind::Go => go(Go::from_arguments(arguments), registers, Direction::from_wire(requests)?),
+        Kind::Node => node(arguments, thread),
+    }
+}
+
+#[inline(always)]
+fn cpython(layout: Cpython) -> Option<Identity> {
+    let slot = word(kernel::thread_pointer().wrapping_add_signed(layout.slot))?;
+    let state = match layout.table {
+        Some(offset) => at(slot, offset)?,
+        None => slot,
+    };
+    let context = at(state, layout.context)?;
+    if context == 0 {
+        return None;
+    }
+    Some([context, at(context, layout.variables)?, 0])
+}
+
+#[inline(always)]
+fn go(layout: Go, registers: Registers, requests: Direction) -> Option<Identity> {
+    let goroutine = registers.goroutine();
+    // `g.stack`: its first two words. A thread inside of C code, or in the scheduler, is on another stack.
+    let (low, high) = (at(goroutine, 0)?, at(goroutine, 8)?);
+    if registers.stack() < low || registers.stack() >= high {
+        return None;
+    }
+    if let Direction::Write = requests
+        && let Some(channel) = channel(layout, high)
+    {
+        let waiting = waiting(layout, channel)?;
+        return Some([0, at(waiting, layout.goid)?, at(waiting, layout.parent)?]);
+    }
+    let generated = if layout.generated == 0 { 0 } else { word(layout.generated)? };
+    Some([at(goroutine, layout.goid)?, generated, at(goroutine, layout.parent)?])
+}
+
+/// The channel `reqch` of the client's connection that a goroutine is kept for, whose stack ends at `high`; none in any other
+/// goroutine, where nothing of that shape stands in the place.
+#[inline(always)]
+fn channel(layout: Go, high: u64) -> Option<u64> {
+    if layout.connection == 0 {
+        return None;
+    }
+    let connection = word(high.wrapping_sub(layout.connection.into()))?;
+    let channel = at(connection, layout.requests)?;
+    // `hchan`: qcount, dataqsiz, buf, elemsize.
+    (at(channel, 8)? == 1 && at(channel, 24)? as u16 == layout.element).then_some(channel)
+}
+
+/// The goroutine that waits for the response: `(*persistConn).roundTrip` leaves a `requestAndChan` in `reqch`, and waits at
+/// the channel that is in it. It is taken out of there once the response's first bytes were read.
+#[inline(always)]
+fn waiting(layout: Go, channel: u64) -> Option<u64> {
+    if at(channel, 0)? != 1 {
+        return None;
+    }
+    let reply = at(at(channel, 16)?, layout.reply)?;
+    // The first of those that wait (a `sudog`) begins with its goroutine.
+    match at(reply, layout.receivers)? {
+        0 => None,
+        first => at(first, 0),
+    }
+}
+
+#[inline(always)]
+fn node(arguments: Arguments, thread: u64) -> Option<Identity> {
+    let layout = Node::from_arguments(arguments);
+    if thread as u32 != layout.thread {
+        return None;
+    }
+    Some([word(layout.ids)?, at(layout.ids, 8)?, at(layout.ids, 16)?])
+}
+
+/// The word at `offset` of what is at `address`.
+#[inline(always)]
+fn at(address: u64, offset: u16) -> Option<u64> {
+    word(address.wrapping_add(offset.into()))
+}
+
+/// The word at `address` of the process's memory.
+#[inline(always)]
+fn word(address: u64) -> Option<u64> {
+    let mut word = MaybeUninit::<u64>::uninit();
+    // SAFETY: the helper writes eight bytes in any case, zeros if it fails.
+    let failed = unsafe { bpf_probe_read_user(word.as_mut_ptr().cast(), 8, address as *const _) };
+    // SAFETY: written by the helper.
+    if failed == 0 { Some(unsafe { word.assume_init() }) } else { None }
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! CPython: from a thread to the context (`contextvars`) that it runs. An asyncio task runs in a context of its own for as
+//! long as it lives, whatever the framework and the event loop.
+//!
+//! In: the memory of a process that runs CPython 3.9 or newer. Out: a [`Cpython`]. The interpreters are found through the
+//! exported `_PyRuntime`, by the offsets that it publishes (3.13 and newer) or by those of the releases before; everything
+//! else is found by its shape, and looked up once more on every thread before it is handed out.
+
+use std::path::Path;
+
+use spantap_common::identity::Cpython;
+
+use super::{Memory, Unknown};
+use crate::targets::elf;
+
+/// Looks for the layout.
+pub(super) fn find(process: &Path, memory: &Memory) -> Result<Cpython, Unknown> {
+    let runtime = runtime(process, memory).ok_or(Unknown::Never("it exports no _PyRuntime"))?;
+    let interpreter =
+        Interpreter::find(memory, runtime).ok_or(Unknown::NotYet("it has no interpreter of a known shape"))?;
+    let threads = interpreter.threads(memory);
+    let pointers = pointers(memory, &threads).ok_or(Unknown::NotYet("its threads do not show where they are"))?;
+    let (slot, table) = slot(memory, &pointers).ok_or(Unknown::Never("its threads do not lead to their states"))?;
+    let context =
+        context(memory, interpreter.object, &threads).ok_or(Unknown::NotYet("it runs nothing in a context"))?;
+    Ok(Cpython { slot, table, context, variables: interpreter.object + WORD })
+}
+
+/// The address of `_PyRuntime`: extensions need it, so the executable or libpython exports it, stripped or not.
+fn runtime(process: &Path, memory: &Memory) -> Option<u64> {
+    let first_of_a_file = |name: &str| name.starts_with('/');
+    let is_python = |name: &str| name.rsplit('/').next().is_some_and(|file| file.starts_with("libpython"));
+    let executable = memory.mappings.iter().find(|mapping| first_of_a_file(&mapping.name));
+    let library = memory.mappings.iter().find(|mapping| is_python(&mapping.name));
+    [library, executable].into_iter().flatten().find_map(|mapping| {
+        let symbol = elf::symbol(&mapping.open(process)?, "_PyRuntime\0")?;
+        // Where the linker thought that this part of the file would be, and where it is.
+        let bias = mapping.start.wrapping_sub(symbol.address_of(mapping.offset)?);
+        Some(symbol.address.wrapping_add(bias))
+    })
+}
+
+/// An interpreter with its threads.
+struct Interpreter {
+    address: u64,
+    /// Where its list of threads begins.
+    threads: u64,
+    /// Bytes of an object's header: more without a global interpreter lock. Its last word is the type.
+    object: u16,
+}
+
+impl Interpreter {
+    fn find(memory: &Memory, runtime: u64) -> Option<Self> {
+        if memory.bytes(runtime, COOKIE.len()) == COOKIE {
+            // `_Py_DebugOffsets` of `Include/internal/pycore_debug_offsets.h`.
+            let offset = |index: u64| memory.word(runtime + 8 * index).filter(|offset| *offset < MAX_OFFSET);
+            let (free_threaded, interpreters, threads) = (offset(2)?, offset(5)?, offset(9)?);
+            let object = if free_threaded == 0 { OBJECT } else { 2 * OBJECT };
+            return Self::at(memory, runtime + interpreters, threads, object);
+        }
+        LAYOUTS.iter().find_map(|(interpreters, threads)| Self::at(memory, runtime + interpreters, *threads, OBJECT))
+    }
+
+    /// The interpreter that the word at `head` leads to, if its first thread knows it.
+    fn at(memory: &Memory, head: u64, threads: u64, object: u16) -> Option<Self> {
+        let address = memory.word(head).filter(|address| *address != 0)?;
+        let threads = memory.word(address + threads)?;
+        let interpreter = Self { address, threads, object };
+        (memory.word(threads + THREAD_INTERPRETER)? == address).then_some(interpreter)
+    }
+
+    /// The thread states, each with its first words.
+    fn threads(&self, memory: &Memory) -> Vec<Thread> {
+        let mut threads = Vec::new();
+        let mut next = self.threads;
+        while next != 0 && threads.len() < MAX_THREADS {
+            let words = memory.words(next, THREAD_WORDS);
+            let word = |offset: u64| words.get((offset / 8) as usize).copied();
+            if word(THREAD_INTERPRETER) != Some(self.address) {
+                break;
+            }
+            let (state, after) = (next, word(THREAD_NEXT).unwrap_or_default());
+            threads.push(Thread { state, words });
+            next = after;
+        }
+        threads
+    }
+}
+
+/// A thread state.
+struct Thread {
+    state: u64,
+    words: Vec<u64>,
+}
+
+/// The threads that say where they are: each state holds its thread's `pthread_self`, at the same offset, which on x86-64 is
+/// the thread pointer and points to itself.
+fn pointers(memory: &Memory, threads: &[Thread]) -> Option<Vec<(u64, u64)>> {
+    (FIRST_FIELD..THREAD_WORDS).find_map(|index| {
+        let pointer = |thread: &Thread| {
+            let pointer = *thread.words.get(index)?;
+            let is_pointer = pointer % 8 == 0 && pointer != 0;
+            (is_pointer && memory.word(pointer)? == pointer).then_some((thread.state, pointer))
+        };
+        // A state whose thread has gone, or has not begun, says nothing against the others.
+        let found: Vec<_> = threads.iter().filter_map(pointer).collect();
+        (2 * found.len() > threads.len()).then_some(found)
+    })
+}
+
+/// Where every thread has its state.
+///
+/// Not in `_Py_tss_tstate`, which is empty while the thread is in a system call: in the slot of the key that
+/// `PyGILState_Ensure` looks at, or in the thread-local variable that it became.
+fn slot(memory: &Memory, pointers: &[(u64, u64)]) -> Option<(i64, Option<u16>)> {
+    let holds = |pointer: u64, slot: i64, state: u64| memory.word(pointer.wrapping_add_signed(slot)) == Some(state);
+    let shared = |slot: &i64| pointers.iter().all(|(state, pointer)| holds(*pointer, *slot, *state));
+    if let Some(slot) = (0..KEYS).map(|key| FIRST_KEY + KEY_BYTES * key).find(shared) {
+        return Some((slot, None));
+    }
+    if let Some(found) = table(memory, pointers) {
+        return Some(found);
+    }
+    let local = (1..=MAX_LOCAL / 8).map(|index| -8 * index).filter(shared);
+    // One that is filled only while the thread holds the lock may be among them: at most one thread does at a time.
+    let local: Vec<_> = local.collect();
+    match local[..] {
+        [slot] if pointers.len() > 1 => Some((slot, None)),
+        _ => None,
+    }
+}
+
+/// musl keeps a thread's keys in a table, whose address is in the thread's block.
+fn table(memory: &Memory, pointers: &[(u64, u64)]) -> Option<(i64, Option<u16>)> {
+    (1..MUSL_BLOCK / 8).map(|index| 8 * index).find_map(|slot| {
+        let of =
+            |pointer: u64| memory.word(pointer.wrapping_add_signed(slot)).map(|table| memory.words(table, MUSL_KEYS));
+        let (state, pointer) = *pointers.first()?;
+        let key = of(pointer)?.iter().position(|word| *word == state)?;
+        let shared =
+            pointers.iter().all(|(state, pointer)| of(*pointer).is_some_and(|keys| keys.get(key) == Some(state)));
+        shared.then_some((slot, Some(8 * key as u16)))
+    })
+}
+
+/// Where a thread state has its context: the one place that leads to an object of the type of contexts.
+fn context(memory: &Memory, object: u16, threads: &[Thread]) -> Option<u16> {
+    let is_context = |address: u64| {
+        let name = memory.word(address.checked_add(u64::from(object - WORD))?).and_then(|kind| {
+            // `PyVarObject` has one word more than an object, and the name of a type follows.
+            memory.word(kind.checked_add(u64::from(object + WORD))?)
+        })?;
+        memory.reads(name, CONTEXT_TYPES).then_some(())
+    };
+    let mut found = threads.iter().flat_map(|thread| {
+        let words = thread.words.iter().enumerate().skip(FIRST_FIELD);
+        words.filter(|(_, word)| **word % 8 == 0 && **word != 0).filter_map(|(index, word)| {
+            is_context(*word)?;
+            Some(8 * index as u16)
+        })
+    });
+    let first = found.next()?;
+    found.all(|other| other == first).then_some(first)
+}
+
+/// `_Py_Debug_Cookie`.
+const COOKIE: &[u8] = b"xdebugpy";
+
+/// `_PyRuntime.interpreters.head`, and `tstate_head` or `threads.head` of an interpreter, of 3.9 and 3.10, 3.11, and 3.12
+/// (looked up on 3.9.18, 3.10.13, 3.11.7 and 3.12.1).
+const LAYOUTS: &[(u64, u64)] = &[(32, 8), (40, 16), (40, 72)];
+
+/// `PyThreadState.next` and `.interp`: so since 3.8, and in 3.13.
+const THREAD_NEXT: u64 = 8;
+const THREAD_INTERPRETER: u64 = 16;
+
+/// Fields of a thread state behind `prev`, `next` and `interp`.
+const FIRST_FIELD: usize = 3;
+
+/// The first 512 bytes of a thread state: `context` was at 208 to 240, and `thread_id` at 136 to 176, in 3.9 to 3.13.
+const THREAD_WORDS: usize = 64;
+
+/// Server processes have some tens of Python threads.
+const MAX_THREADS: usize = 256;
+
+/// Structures whose offsets are published have some hundred KiB.
+const MAX_OFFSET: u64 = 1 << 20;
+
+/// `sizeof(PyObject)`.
+const OBJECT: u16 = 16;
+
+const WORD: u16 = 8;
+
+/// `tp_name` of `PyContext_Type`, today and as it may be qualified.
+const CONTEXT_TYPES: &[&str] = &["Context", "_contextvars.Context", "contextvars.Context"];
+
+/// glibc's `struct pthread`: `specific_1stblock` holds 32 pairs of a sequence number and the data of a key.
+const FIRST_KEY: i64 = 0x310 + 8;
+const KEY_BYTES: i64 = 16;
+const KEYS: i64 = 32;
+
+/// musl's `struct pthread` has some 200 bytes, and a process 128 keys.
+const MUSL_BLOCK: i64 = 256;
+const MUSL_KEYS: usize = 128;
+
+/// Thread-local variables of an executable and its libraries: 4 KiB hold those of most.
+const MAX_LOCAL: i64 = 4096;

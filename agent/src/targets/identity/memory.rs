@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Reads the memory of another process.
+//!
+//! In: a process's directory in `/proc`. Out: its mappings, and words and bytes at addresses in them; nothing where nothing
+//! is mapped. The process runs on meanwhile: two words read one after the other may be of different moments.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+/// The memory of one process.
+#[derive(Debug)]
+pub(super) struct Memory {
+    file: File,
+    /// In the order of addresses.
+    pub(super) mappings: Vec<Mapping>,
+}
+
+/// A range of addresses: a line of `/proc/<pid>/maps`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Mapping {
+    /// The first address.
+    pub(super) start: u64,
+    /// The address behind the last one.
+    pub(super) end: u64,
+    /// Whether the process may write there.
+    pub(super) writable: bool,
+    /// Where in its file it begins.
+    pub(super) offset: u64,
+    /// Its file, or a name in brackets, or nothing.
+    pub(super) name: String,
+}
+
+impl Memory {
+    /// Opens the memory of the process whose directory in `/proc` is `process`.
+    pub(super) fn open(process: &Path) -> Option<Self> {
+        let mut text = Vec::new();
+        File::open(process.join("maps")).ok()?.take(MAPS_BYTES).read_to_end(&mut text).ok()?;
+        let text = String::from_utf8_lossy(&text);
+        let mappings = text.lines().filter_map(Mapping::parse).collect();
+        Some(Self { file: File::open(process.join("mem")).ok()?, mappings })
+    }
+
+    /// The word at `address`.
+    pub(super) fn word(&self, address: u64) -> Option<u64> {
+        let mut word = [0; 8];
+        self.read(address, &mut word)?;
+        Some(u64::from_ne_bytes(word))
+    }
+
+    /// `count` words from `address` on, or as many as there are.
+    pub(super) fn words(&self, address: u64, count: usize) -> Vec<u64> {
+        let bytes = self.bytes(address, 8 * count);
+        bytes.chunks_exact(8).filter_map(|word| Some(u64::from_ne_bytes(*word.first_chunk()?))).collect()
+    }
+
+    /// `count` bytes from `address` on, or as many as there are.
+    pub(super) fn bytes(&self, address: u64, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        let read = self.file.read_at(&mut bytes, address).unwrap_or(0);
+        bytes.truncate(read);
+        bytes
+    }
+
+    /// Whether the text at `address`, as C has it, is one of `names`.
+    pub(super) fn reads(&self, address: u64, names: &[&str]) -> bool {
+        let bytes = self.bytes(address, LONGEST_NAME);
+        let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+        text.len() < bytes.len() && names.iter().any(|name| name.as_bytes() == text)
+    }
+
+    fn read(&self, address: u64, into: &mut [u8]) -> Option<()> {
+        self.file.read_exact_at(into, address).ok()
+    }
+}
+
+impl Mapping {
+    /// `start-end perms offset device inode   name` (proc_pid_maps(5)).
+    fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.splitn(6, ' ');
+        let (start, end) = fields.next()?.split_once('-')?;
+        let writable = fields.next()?.as_bytes().get(1) == Some(&b'w');
+        let offset = u64::from_str_radix(fields.next()?, 16).ok()?;
+        let name = fields.nth(2).unwrap_or_default().trim_start().to_owned();
+        let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
+        (start < end).then_some(Self { start, end, writable, offset, name })
+    }
+
+    /// How many bytes it has.
+    pub(super) fn length(&self) -> u64 {
+        self.end - self.start
+    }
+
+    /// The file that is mapped, opened as the very file, in whatever mount namespace, replaced or not.
+    pub(super) fn open(&self, process: &Path) -> Option<File> {
+        let link = process.join(format!("map_files/{:x}-{:x}", self.start, self.end));
+        File::open(link).or_else(|_| File::open(self.seen_from(process))).ok()
+    }
+
+    fn seen_from(&self, process: &Path) -> PathBuf {
+        let root = process.join("root");
+        root.join(self.name.trim_start_matches('/'))
+    }
+}
+
+/// The tids of a process, at most `limit`.
+pub(super) fn threads(process: &Path, limit: usize) -> Vec<u32> {
+    let entries = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).take(limit).collect()
+}
+
+/// 1 MiB: 10,000 mappings.
+const MAPS_BYTES: u64 = 1 << 20;
+
+/// Names of types are short.
+const LONGEST_NAME: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_reads_its_own_memory() {
+        let memory = Memory::open(Path::new("/proc/self")).expect("this process runs");
+        let words = [7_u64, 8, 9];
+        let address = words.as_ptr() as u64;
+        assert_eq!(memory.word(address + 8), Some(8));
+        assert_eq!(memory.words(address, 3), words);
+        assert_eq!((memory.word(8), memory.words(8, 2)), (None, vec![]), "nobody maps the first page");
+        let text = c"Context";
+        assert!(memory.reads(text.as_ptr() as u64, &["x", "Context"]));
+        assert!(!memory.reads(text.as_ptr() as u64, &["Contex", "Contexts"]));
+        assert!(memory.mappings.iter().any(|mapping| mapping.name == "[stack]" && mapping.writable));
+    }
+
+    #[test]
+    fn lines_of_maps_are_read_to_the_end_of_their_names() {
+        let line = "7f00-7f10 rw-p 0000a000 08:01 123                        /opt/my app/lib.so (deleted)";
+        let mapping = Mapping::parse(line).expect("it is well-formed");
+        let name = "/opt/my app/lib.so (deleted)".to_owned();
+        assert_eq!(mapping, Mapping { start: 0x7f00, end: 0x7f10, writable: true, offset: 0xa000, name });
+        let anonymous = Mapping::parse("7f00-7f10 ---p 00000000 00:00 0 ").expect("it is well-formed");
+        assert_eq!((anonymous.name.as_str(), anonymous.writable), ("", false));
+        assert_eq!(Mapping::parse("7f10-7f00 rw-p 0 0 0"), None);
+        assert_eq!(Mapping::parse(""), None);
+    }
+}

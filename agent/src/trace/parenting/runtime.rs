@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! `runtime`: the task that writes the answer made the calls that were made under its identity meanwhile.
+//!
+//! In: acts whose tasks carry an identity, as the probes read it from the process's memory; what it means is said in
+//! `spantap_common::identity`. Out: the request whose answer a call's task has written, or a task that shares its variables,
+//! or the goroutine that has started the caller while it worked on that request. Identities are used again when their task is
+//! gone: only the time between request and answer makes them mean one request. It says nothing where an identity is missing,
+//! and nothing more about a process in which one task was seen to answer two requests at once.
+//!
+//! ```text
+//! reads R ·········· task T: writes c ·········· task T: answers R      c is R's, whatever else happened in between
+//! ```
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{
+    act::{Act, What},
+    source::{Claims, Source},
+    trust::Trust,
+};
+use crate::{
+    event::SocketId,
+    pairing::ExchangeId,
+    process::Runtime,
+    table::Table,
+    time::{Task, Timestamp},
+    trace::LinkMethod,
+};
+
+/// The tasks of one process.
+#[derive(Debug)]
+pub(super) struct Tasks {
+    reading: Reading,
+    /// Open requests.
+    requests: Table<ExchangeId, Request>,
+    /// Undecided calls, oldest first. Law: calls.len() <= MOST_CALLS.
+    calls: VecDeque<Call>,
+    /// What each connection's last answer was. Law: answers.len() <= MOST_ANSWERS.
+    answers: Table<SocketId, Answer>,
+    /// What each task was last seen to answer. Law: as for `answers`.
+    answered: Table<u64, Answered>,
+    /// Variables that are older than any request. Law: older.len() <= MOST_OLDER.
+    older: Table<u64, ()>,
+    /// Open requests of each connection.
+    open: Table<SocketId, u32>,
+    /// Until when nothing is said: a task was seen to answer two requests at once.
+    silent_until: Timestamp,
+    /// That the goroutines which a request's goroutine starts to make a call are waited for.
+    waited_for: Trust,
+}
+
+/// How an identity is read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Reading {
+    Cpython,
+    Go,
+}
+
+/// A request that is not answered yet.
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    since: Timestamp,
+    /// Ids of tasks that had been given out when it came; 0 where unknown.
+    generated: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    call: ExchangeId,
+    at: Timestamp,
+    /// Whose call it is; 0 while unknown.
+    task: u64,
+    /// Go: who started that task. CPython: the variables of its context. 0 where there are none.
+    kin: u64,
+    ended: bool,
+    /// Two looks have shown two callers.
+    torn: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    at: Timestamp,
+    variables: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    at: Timestamp,
+    socket: SocketId,
+}
+
+/// Who acts, in the words of its runtime.
+#[derive(Clone, Copy, Debug, Default)]
+struct Who {
+    task: u64,
+    kin: u64,
+    generated: u64,
+}
+
+impl Tasks {
+    /// Tasks of a process that runs on `runtime`; none where identities are not known.
+    pub(super) fn of(runtime: Runtime) -> Option<Self> {
+        let reading = match runtime {
+            Runtime::Python => Reading::Cpython,
+            Runtime::Go => Reading::Go,
+            _ => return None,
+        };
+        Some(Self {
+            reading,
+            requests: Table::default(),
+            calls: VecDeque::new(),
+            answers: Table::default(),
+            answered: Table::default(),
+            older: Table::default(),
+            open: Table::default(),
+            silent_until: Timestamp::default(),
+            waited_for: Trust::after(PROOFS, LinkMethod::Runtime),
+        })
+    }
+
+    fn who(&self, by: Task) -> Who {
+        let [first, second, third] = by.identity;
+        match (self.reading, first) {
+            (Reading::Cpython, task) => Who { task, kin: second, generated: 0 },
+            // In a connection's goroutine: of the one that waits.
+            (Reading::Go, 0) => Who { task: second, kin: third, generated: 0 },
+            // A number that is below an id that was given out is no count of them.
+            (Reading::Go, task) => Who { task, kin: third, generated: if second >= task { second } else { 0 } },
+        }
+    }
+}
+
+impl Source for Tasks {
+    fn saw(&mut self, act: &Act, claims: &mut Claims) {
+        match act.what {
+            What::Received { request, by, .. } => {
+                let Who { kin, generated, .. } = self.who(by);
+                self.requests.insert(request, Request { since: act.at, generated });
+                *self.open.entry(request.socket).or_default() += 1;
+                if self.reading == Reading::Cpython && kin != 0 {
+                    self.grow_older(kin);
+                }
+            }
+            What::Called { call, by, .. } => self.called(call, by, act.at, claims),
+            What::Read { exchange: Some(exchange), by } => self.heard(exchange, by, false),
+            What::Ended { call, by } => self.heard(call, by.unwrap_or_default(), true),
+            What::Answering { request, by, .. } => self.answering(request, by, act.at, claims),
+            What::Over { request, .. } => {
+                if self.requests.remove(&request).is_some()
+                    && let Some(open) = self.open.get_mut(&request.socket)
+                {
+                    *open -= 1;
+                    if *open == 0 {
+                        self.open.remove(&request.socket);
+                    }
+                }
+            }
+            What::Decided { call, .. } => {
+                self.calls.retain(|known| known.call != call);
+                self.waited_for.forget(call);
+            }
+            What::Read { exchange: None, .. } | What::Exited => {}
+        }
+    }
+
+    fn holds(&self, call: ExchangeId) -> bool {
+        self.waited_for.holds(call)
+    }
+}
+
+impl Tasks {
+    fn called(&mut self, call: ExchangeId, by: Task, at: Timestamp, claims: &mut Claims) {
+        let Who { task, kin, .. } = self.who(by);
+        // A goroutine whose starter is between two requests was left behind by the first.
+        if self.reading == Reading::Go && self.is_between(task, kin) {
+            self.waited_for.failed(claims);
+        }
+        if self.calls.len() >= MOST_CALLS {
+            self.calls.pop_front();
+        }
+        self.calls.push_back(Call { call, at, task, kin, ended: false, torn: false });
+    }
+
+    /// Whether `starter` has answered requests, none of which is open, and `task` is not one of those that answer.
+    fn is_between(&self, task: u64, starter: u64) -> bool {
+        let answered = self.answered.get(&starter).filter(|_| starter != 0 && !self.answered.contains_key(&task));
+        answered.is_some_and(|last| !self.open.contains_key(&last.socket))
+    }
+
+    /// Something of a call's response was read. Of a goroutine that had not begun to wait when the call was written, this is
+    /// the first that is seen.
+    fn heard(&mut self, call: ExchangeId, by: Task, ended: bool) {
+        let who = self.who(by);
+        let Some(known) = self.calls.iter_mut().rfind(|known| known.call == call) else { return };
+        known.ended |= ended;
+        let waits = self.reading == Reading::Go && by.identity[0] == 0 && who.task != 0;
+        if waits && known.task == 0 {
+            (known.task, known.kin) = (who.task, who.kin);
+        } else if waits && known.task != who.task {
+            known.torn = true;
+        }
+    }
+
+    fn answering(&mut self, request: ExchangeId, by: Task, at: Timestamp, claims: &mut Claims) {
+        let Some(Request { since, generated }) = self.requests.get(&request).copied() else { return };
+        let who = self.who(by);
+        let socket = request.socket;
+        let before = self.note(socket, at, who);
+        if who.task == 0 {
+            return;
+        }
+        // Requests of one connection are answered in their order: work on one begins when the one before was answered.
+        let since = before.map_or(since, |before| since.max(before.at));
+        if let Some(last) = self.answered.insert(who.task, Answered { at, socket })
+            && last.socket != socket
+            && last.at > since
+        {
+            claims.fell();
+            self.silent_until = at.plus(SILENCE);
+        }
+        if at < self.silent_until {
+            return;
+        }
+        let own_variables = self.reading == Reading::Cpython
+            && who.kin != 0
+            && !self.older.contains_key(&who.kin)
+            && before.is_none_or(|before| before.variables != who.kin);
+        for index in 0..self.calls.len() {
+            let Some(call) = self.calls.get(index).copied() else { break };
+            if call.at < since || call.at > at || call.torn || call.task == 0 {
+                continue;
+            }
+            if call.task == who.task {
+                claims.is(call.call, request, LinkMethod::Runtime);
+                continue;
+            }
+            match self.reading {
+                Reading::Cpython if own_variables && call.kin == who.kin => {
+                    claims.is(call.call, request, LinkMethod::Runtime);
+                }
+                Reading::Go if call.kin == who.task => self.started(&call, request, generated, claims),
+                Reading::Cpython | Reading::Go => {}
+            }
+        }
+    }
+
+    /// A goroutine that the request's has started made the call: for this request, if it began while that was open. Of those
+    /// that may have begun before, only what a process does otherwise tells.
+    fn started(&mut self, call: &Call, request: ExchangeId, generated: u64, claims: &mut Claims) {
+        let is_new = generated != 0 && call.task > generated;
+        if !call.ended {
+            self.waited_for.failed(claims);
+        } else if is_new {
+            self.waited_for.proved(claims);
+        }
+        if is_new {
+            claims.is(call.call, request, LinkMethod::Runtime);
+        } else if call.ended && generated != 0 {
+            self.waited_for.claim(call.call, request, claims);
+        }
+    }
+
+    /// Remembers an answer; the one before it on its connection comes back.
+    fn note(&mut self, socket: SocketId, at: Timestamp, who: Who) -> Option<Answer> {
+        if self.answers.len() >= MOST_ANSWERS || self.answered.len() >= MOST_ANSWERS {
+            self.answers.clear();
+            self.answered.clear();
+        }
+        self.answers.insert(socket, Answer { at, variables: who.kin })
+    }
+
+    fn grow_older(&mut self, variables: u64) {
+        if self.older.len() >= MOST_OLDER {
+            self.older.clear();
+        }
+        self.older.insert(variables, ());
+    }
+}
+
+/// How long nothing is said about a process one of whose tasks answered two requests at once: what does so will do it again.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Calls by goroutines that certainly began in their request, and that the request has waited for, before the same is believed
+/// of one that may be older.
+const PROOFS: u32 = 16;
+
+/// Calls of one process that wait for the answer.
+const MOST_CALLS: usize = 4 << 10;
+
+/// Connections and tasks whose last answer is known: more than a process has open at a time. Where they are cleared, a task
+/// that answers two requests at once may be missed once.
+const MOST_ANSWERS: usize = 16 << 10;
+
+/// Contexts that connections were accepted in: a server has one or a few.
+const MOST_OLDER: usize = 1 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            Verdict,
+            tests::{Play, play},
+        },
+        *,
+    };
+
+    fn with(play: Play, identity: [u64; 3]) -> Play {
+        play.as_task(identity)
+    }
+
+    #[test]
+    fn the_task_that_answers_made_the_calls() {
+        // One thread, three requests at a time, answers in another order than anything else.
+        let play = play(Runtime::Python).receives('A', 1).receives('B', 1).receives('C', 1);
+        let play = with(play, [0xb0, 5, 0]).calls('b', 1);
+        let play = with(play, [0xa0, 5, 0]).calls('a', 1);
+        let play = with(play, [0xc0, 5, 0]).calls('c', 1);
+        let play = with(play, [0, 0, 0]).hears('a', 1).hears('b', 1).hears('c', 1);
+        let play = with(play, [0xc0, 5, 0]).answers('C', 1);
+        let play = with(play, [0xa0, 5, 0]).answers('A', 1);
+        let play = with(play, [0xb0, 5, 0]).answers('B', 1);
+        play.says("c<C(runtime) a<A(runtime) b<B(runtime)");
+    }
+
+    #[test]
+    fn an_address_that_is_used_again_means_the_request_of_its_time() {
+        let mut play = play(Runtime::Python).receives('Z', 1);
+        for (request, call) in [('A', 'a'), ('B', 'b')] {
+            play = with(play, [0, 0, 0]).receives(request, 1);
+            play = with(play, [0xa0, 5, 0]).calls(call, 1).hears(call, 1).answers(request, 1);
+        }
+        play.says("a<A(runtime) b<B(runtime)");
+    }
+
+    #[test]
+    fn a_task_that_answers_two_requests_at_once_proves_nothing() {
+        let play = with(play(Runtime::Python).receives('A', 1).receives('B', 1), [0xa0, 5, 0]);
+        let play = play.answers('A', 1).answers('B', 1).receives('C', 1).receives('D', 2).calls('c', 1).hears('c', 1);
+        assert!(!matches!(play.answers('C', 1).answers('D', 2).waits_ms(200).verdict('c'), Some(Verdict::Is(..))));
+    }
+
+    #[test]
+    fn child_tasks_are_known_by_variables_that_began_with_their_request() {
+        let accepts = |play: Play| with(play, [0x10, 0xee, 0]);
+        let play = accepts(play(Runtime::Python)).receives('A', 1).receives('B', 1);
+        // The child of A has a context of its own, with the variables that A has set.
+        let play = with(play, [0xa1, 0xaa, 0]).calls('a', 1).hears('a', 1);
+        // That of B has set none: what it shares, everybody shares.
+        let play = with(play, [0xb1, 0xee, 0]).calls('b', 1).hears('b', 1);
+        let play = with(play, [0xa0, 0xaa, 0]).answers('A', 1);
+        let play = with(play, [0xb0, 0xee, 0]).answers('B', 1);
+        play.says("a<A(runtime) b<?");
+    }
+
+    #[test]
+    fn variables_that_outlive_an_answer_prove_nothing_on_their_connection() {
+        let mut play = play(Runtime::Python).receives('Z', 1);
+        for (ordinal, call) in [(0, 'a'), (1, 'b')] {
+            play = with(play, [0, 0, 0]).receives_nth('A', ordinal, 1);
+            play = with(play, [0xa1, 0xaa, 0]).calls(call, 1).hears(call, 1);
+            play = with(play, [0xa0, 0xaa, 0]).answers_nth('A', ordinal, 1);
+        }
+        play.says("a<A(runtime) b<?");
+    }
+
+    #[test]
+    fn a_goroutine_that_waits_is_the_caller() {
+        let play = play(Runtime::Go).receives('A', 1).receives('B', 2);
+        let play = with(play, [0, 21, 1]).calls('b', 3);
+        // That of A had not begun to wait when the call was written.
+        let play = with(play, [0, 0, 0]).calls('a', 3);
+        let play = with(play, [0, 20, 1]).hears('a', 4);
+        let play = with(play, [0, 21, 1]).hears('b', 4);
+        let play = with(play, [20, 64, 1]).answers('A', 5);
+        let play = with(play, [21, 64, 1]).answers('B', 6);
+        play.says("a<A(runtime) b<B(runtime)");
+    }
+
+    #[test]
+    fn a_goroutine_that_began_after_the_request_is_its_own() {
+        let play = with(play(Runtime::Go), [20, 64, 1]).receives('A', 1);
+        let play = with(play, [21, 64, 1]).receives('B', 2);
+        let play = with(play, [0, 70, 20]).calls('a', 3).hears('a', 3);
+        // This one may be older than its request, and made the call for the one before.
+        let play = with(play, [0, 60, 21]).calls('b', 3).hears('b', 3);
+        let play = with(play, [20, 80, 1]).answers('A', 1);
+        let play = with(play, [21, 80, 1]).answers('B', 2);
+        play.says("a<A(runtime) b<?");
+    }
+
+    #[test]
+    fn older_goroutines_are_believed_once_requests_were_seen_to_wait_for_theirs() {
+        let mut play = play(Runtime::Go);
+        for round in 0..u64::from(PROOFS) {
+            let (a, b, c) = (1000 + round, 2000 + round, 3000 + round);
+            play = with(play, [20, 64, 1]).receives(a, 1);
+            play = with(play, [21, 64, 1]).receives(b, 2);
+            play = with(play, [0, 70 + round, 20]).calls(c, 3).hears(c, 3);
+            play = with(play, [20, 64, 1]).answers(a, 1);
+            play = with(play, [21, 64, 1]).answers(b, 2);
+        }
+        let play = with(play, [20, 164, 1]).receives('A', 1);
+        let play = with(play, [21, 164, 1]).receives('B', 2);
+        let play = with(play, [0, 160, 20]).calls('a', 3).hears('a', 3);
+        let play = with(play, [20, 180, 1]).answers('A', 1);
+        let play = with(play, [21, 180, 1]).answers('B', 2).waits_ms(200);
+        assert_eq!(play.verdict('a'), Some(Verdict::Is(super::super::tests::id('A'.into()), LinkMethod::Runtime)));
+    }
+}
