@@ -51,7 +51,7 @@ use crate::{
         selection::Judge,
     },
     time::{Timestamp, WallOffset},
-    vitals::Tally,
+    vitals::{LeftAlone, Tally},
 };
 
 /// Why the agent could not do its work.
@@ -171,6 +171,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     outputs.take(&mut inlet.spans, inlet.pipeline.vitals(), clock::wall_offset(), clock::now());
     let mut vitals = inlet.pipeline.vitals().clone();
     vitals.lost.records = lost_records(&probes, &inlet);
+    vitals.left_alone = LeftAlone(probes.left_alone());
     inlet.close()?;
     outputs.finish(&mut vitals, clock::now());
     Ok(())
