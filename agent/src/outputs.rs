@@ -163,6 +163,7 @@ impl<'a> Outputs<'a> {
                 vitals.lost.spans.add(reason, spans);
             }
             *delivered.exported.get_or_insert_default() += stats.exported;
+            delivered.spooled += stats.spooled;
         }
         vitals.unsampled = self.sampler.counts().unsampled;
         if self.config.output.print.is_some_and(|print| print.style == PrintStyle::Json) {

@@ -116,7 +116,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let live = probes.verdicts().iter().filter(|verdict| verdict.state == State::Used).count();
     outputs.begin(&kernel_release(), probes.tier(), live, started.elapsed(), clock::now());
 
-    let pipeline = Pipeline::with_limits(preamble.seed, preamble.host, config.bounds.pipeline);
+    let mut pipeline = Pipeline::with_limits(preamble.seed, preamble.host, config.bounds.pipeline);
+    pipeline.describe_resources(&config.resource);
     let mut inlet = Inlet { pipeline, recorder, spans: Vec::new() };
     let deadline = config.duration.map(|duration| Instant::now() + duration);
     let mut grace_ends = None;
@@ -222,6 +223,7 @@ pub fn replay(path: &Path, config: &Config) -> Result<(), RunError> {
     let mut outputs = Outputs::open(config, &runtime)?;
     let Preamble { seed, host } = replayer.preamble().clone();
     let mut pipeline = Pipeline::new(seed, host);
+    pipeline.describe_resources(&config.resource);
     let mut spans = Vec::new();
     let (mut now, mut wall) = (Timestamp::default(), WallOffset::default());
     while let Some(frame) = replayer.next_frame().map_err(failed)? {
