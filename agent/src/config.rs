@@ -1,25 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the user asked for, decided once.
 //!
-//! In: the raw layers (the command line, the environment, what standard output is). Out: one [`Decision`], or every
-//! mistake at once, each with what to do. After that no code asks whether a flag was given, and no stage reads the
-//! environment; it opens no file and no connection.
+//! In: the raw layers (the command line, the environment, a file, what standard output is). Out: one [`Decision`], or
+//! every mistake at once, each with what to do. After that no code asks whether a flag was given, and no stage reads the
+//! environment. It opens no connection, and no file but the one it is told of.
+//!
+//! ```text
+//! file, OTEL_*, SPANTAP_*, flags → layers → tree (typed, with origins) → Config
+//! ```
 
 mod arguments;
 pub mod environment;
+mod file;
+mod layers;
+mod leaf;
 mod otlp;
 mod sampling;
+mod schema;
+mod standard;
+mod tree;
 mod values;
 
-use std::{ffi::OsString, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    fmt::{self, Write as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Parser as _;
 use spantap_common::abi::RING_BYTES;
 
 use self::{
-    arguments::{Arguments, CommandArguments, OutputArguments, SelectionArguments},
+    arguments::{Arguments, CommandArguments, Given},
     environment::{Environment, Variables},
-    values::{closest, duration, glob, list, number, one_of},
+    layers::{Layers, Node, Origin, Value},
+    leaf::{Flag, Pattern, Port, Time, When},
+    otlp::Kind,
+    schema::Shape,
+    tree::Settings,
+    values::closest,
 };
 use crate::{enrich::route, export, kernel::Tier, metrics, pipeline, sample};
 
@@ -38,6 +59,8 @@ pub struct Config {
     pub record: Option<PathBuf>,
     /// Say nothing but traces, warnings and errors: no banner, no hints, no summary.
     pub quiet: bool,
+    /// Attributes of every resource whose service declares no other value.
+    pub resource: Vec<(String, String)>,
     /// Bounds that tests change.
     pub bounds: Bounds,
 }
@@ -73,6 +96,16 @@ pub struct Selection {
     pub executables: Vec<String>,
     /// `--exclude`: as `--exe`.
     pub excluded: Vec<String>,
+    /// `service`: globs over the name that the service gets.
+    pub services: Vec<String>,
+    /// `command`: globs over the command line, its words joined by blanks.
+    pub commands: Vec<String>,
+    /// `container`: globs over the container's id.
+    pub containers: Vec<String>,
+    /// `cgroup`: globs over the path in the cgroup hierarchy.
+    pub cgroups: Vec<String>,
+    /// `user`: globs over the name of the user.
+    pub users: Vec<String>,
 }
 
 impl Selection {
@@ -153,6 +186,17 @@ pub struct Destination {
     pub gzip: bool,
     /// Whom to trust, and as whom to appear, where the endpoint is `https`.
     pub tls: Tls,
+    /// Where spans are kept while nobody takes them.
+    pub spool: Option<Spool>,
+}
+
+/// Requests on disk.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Spool {
+    /// The folder; each destination has one of its own in it.
+    pub folder: PathBuf,
+    /// The most that a destination may have there.
+    pub most_bytes: u64,
 }
 
 /// Paths of PEM files.
@@ -170,13 +214,15 @@ impl Destination {
     /// `endpoint`, as the specification has it where nothing else is said.
     pub fn new(endpoint: impl Into<String>, protocol: Protocol) -> Self {
         Self {
-            name: protocol.name().to_owned(),
+            // Not the transport's: it names the folder of the spool, which a change of the transport must not orphan.
+            name: if protocol == Protocol::Zipkin { "zipkin" } else { "otlp" }.to_owned(),
             endpoint: endpoint.into(),
             protocol,
             headers: Vec::new(),
             timeout: otlp::DEFAULT_TIMEOUT,
             gzip: false,
             tls: Tls::default(),
+            spool: None,
         }
     }
 
@@ -211,6 +257,7 @@ impl fmt::Debug for Destination {
             .field("timeout", &self.timeout)
             .field("gzip", &self.gzip)
             .field("tls", &self.tls)
+            .field("spool", &self.spool)
             .finish()
     }
 }
@@ -256,6 +303,8 @@ pub enum Command {
     Demo(Config),
     /// `doctor`.
     Doctor(DoctorConfig),
+    /// `schema`, `--print-config`, `--validate`: what was asked for.
+    Say(String),
     /// `version`.
     Version {
         /// As JSON.
@@ -334,67 +383,128 @@ pub fn decide(
     screen: Screen,
 ) -> Result<Decision, Refusal> {
     let arguments = Arguments::try_parse_from(arguments).map_err(Refusal::CommandLine)?;
-    let mut desk = Desk { variables: Variables::new(environment), screen, mistakes: Vec::new() };
-    let command = desk.command(arguments);
+    let command = arguments.command.unwrap_or(CommandArguments::Run(arguments.run));
+    let mut variables = Variables::new(environment);
+    let (file, given) = command.given();
+    let mut layers = layers(file, given, &mut variables);
+    let settings = layers.settle();
+    let mut desk = Desk { variables, screen, layers, settings };
+    let command = desk.command(command);
     let log = desk.log_filter(&command);
     desk.unknown_variables();
-    if desk.mistakes.is_empty() {
-        Ok(Decision { command, warnings: desk.variables.warnings, log })
+    let Desk { variables, layers, .. } = desk;
+    let mistakes = layers.into_mistakes();
+    if mistakes.is_empty() {
+        Ok(Decision { command, warnings: variables.warnings, log })
     } else {
-        Err(Refusal::Mistakes(desk.mistakes))
+        Err(Refusal::Mistakes(mistakes))
     }
 }
 
-/// Where the layers meet. Every method goes on after a mistake with some value: the decision is thrown away then, but
-/// the next mistake is found.
+/// The layers, from the lowest to the highest.
+fn layers(file: Option<&Path>, given: Vec<Given>, variables: &mut Variables<'_>) -> Layers {
+    let mut layers = Layers::new();
+    let named = file.map(|file| (Origin::Flag("--config"), file.to_path_buf()));
+    let named = named.or_else(|| variables.text(CONFIG).map(|path| (Origin::Variable(CONFIG.to_owned()), path.into())));
+    if let Some((origin, path)) = named {
+        let shown = path.display().to_string();
+        let read = variables.file(&path);
+        let read = read.map_err(|error| {
+            let fix = "give the path of a YAML file that this user can read".to_owned();
+            origin.mistake("config", &format!("{shown} cannot be read ({error})"), fix)
+        });
+        match read.and_then(|text| file::parse(&shown, &text)) {
+            Ok(layer) => layers.lay(layer),
+            Err(mistake) => layers.mistaken(origin, mistake),
+        }
+    }
+    standard::lay(variables, &mut layers);
+    let shape = layers.shape().clone();
+    for (path, setting) in shape.settings() {
+        let name = schema::variable(&path);
+        if let Some(text) = variables.text(&name) {
+            match twin(&name, &text, &setting.shape) {
+                Ok(node) => layers.put(&path, node),
+                Err(mistake) => layers.mistaken(Origin::Variable(name), mistake),
+            }
+        }
+    }
+    for (path, flag, words) in given {
+        let origin = Origin::Flag(flag);
+        let is_list =
+            shape.settings().iter().any(|(known, setting)| known == path && matches!(setting.shape, Shape::List(_)));
+        let node = match words.as_slice() {
+            [word] if !is_list => Node::text(origin, word.as_str()),
+            words => Node::list(&origin, words.iter().map(String::as_str)),
+        };
+        layers.put(path, node);
+    }
+    layers
+}
+
+/// What the variable `name` says: a value, a list between commas, `key=value` pairs, or YAML where it is a group.
+fn twin(name: &str, text: &str, shape: &Shape) -> Result<Node, Mistake> {
+    let origin = Origin::Variable(name.to_owned());
+    match shape {
+        Shape::List(item) if matches!(**item, Shape::Value(_)) => Ok(Node::list(&origin, [text])),
+        Shape::Value(kind) if kind != schema::NAMES => Ok(Node::text(origin, text)),
+        Shape::Value(_) => {
+            let pairs = text.split(',').filter(|pair| !pair.trim().is_empty()).map(|pair| pair.split_once('='));
+            let pairs: Option<Vec<_>> = pairs.collect();
+            let pairs = pairs.ok_or_else(|| {
+                origin.mistake("", "has no = between name and value", format!("write {name}=a=1,b=2"))
+            })?;
+            let node = |value: &str| Node::text(origin.clone(), value.trim());
+            let keys = pairs.into_iter().map(|(key, value)| (key.trim().to_owned(), node(value))).collect();
+            Ok(Node { value: Value::Keys(keys), origin })
+        }
+        Shape::List(_) | Shape::Group(_) => file::parse(name, &format!("v: {text}")).map(|node| match node.value {
+            Value::Keys(mut keys) if keys.len() == 1 => keys.remove(0).1,
+            _ => node,
+        }),
+    }
+}
+
+/// Where settings become decisions. Every method goes on after a mistake with some value: the decision is thrown away
+/// then, but the next mistake is found.
 struct Desk<'a> {
     variables: Variables<'a>,
     screen: Screen,
-    mistakes: Vec<Mistake>,
+    layers: Layers,
+    settings: Settings,
 }
 
 impl Desk<'_> {
-    fn command(&mut self, arguments: Arguments) -> Command {
-        let run = CommandArguments::Run(arguments.run);
-        match arguments.command.unwrap_or(run) {
-            CommandArguments::Run(run) => Command::Run(Config {
-                selection: self.selection(run.selection),
-                tier: self.tier(run.tier),
-                duration: self.duration(run.duration),
-                record: None,
-                quiet: self.quiet(run.output.quiet),
-                output: self.output(run.output),
-                bounds: self.bounds(),
-            }),
-            CommandArguments::Record(record) => Command::Run(Config {
-                selection: self.selection(record.selection),
-                tier: self.tier(record.tier),
-                output: Output::default(),
-                duration: self.duration(record.duration),
-                record: Some(record.file),
-                quiet: self.quiet(record.quiet),
-                bounds: Bounds::default(),
-            }),
-            CommandArguments::Replay(replay) => Command::Replay {
-                config: Config {
-                    selection: Selection::default(),
-                    tier: None,
-                    duration: None,
-                    record: None,
-                    quiet: self.quiet(replay.output.quiet),
-                    output: self.output(replay.output),
-                    bounds: Bounds::default(),
-                },
-                file: replay.file,
-            },
-            CommandArguments::Demo(demo) => self.demo(demo),
+    fn command(&mut self, command: CommandArguments) -> Command {
+        match command {
+            CommandArguments::Run(run) => {
+                let config = Config { output: self.output(), bounds: self.bounds(), ..self.config() };
+                if run.print_config {
+                    Command::Say(self.every_setting())
+                } else if run.validate {
+                    Command::Say("The configuration is good.\n".to_owned())
+                } else {
+                    Command::Run(config)
+                }
+            }
+            CommandArguments::Record(record) => {
+                let output = Output::default();
+                Command::Run(Config { output, record: Some(record.file), ..self.config() })
+            }
+            CommandArguments::Replay(replay) => {
+                let config = Config { output: self.output(), ..self.config() };
+                let config = Config { selection: Selection::default(), tier: None, duration: None, ..config };
+                Command::Replay { config, file: replay.file }
+            }
+            CommandArguments::Demo(_) => self.demo(),
             CommandArguments::Doctor(doctor) => Command::Doctor(DoctorConfig {
-                tier: self.tier(doctor.tier),
-                json: self.flag("SPANTAP_JSON", doctor.json),
-                destinations: self.destinations(doctor.otlp),
-                colour: self.colour(doctor.color),
+                tier: self.settings.tier.as_ref().map(|tier| tier.0),
+                json: self.flag(JSON, doctor.json),
+                destinations: self.destinations(),
+                colour: self.colour(),
             }),
-            CommandArguments::Version(version) => Command::Version { json: self.flag("SPANTAP_JSON", version.json) },
+            CommandArguments::Version(version) => Command::Version { json: self.flag(JSON, version.json) },
+            CommandArguments::Schema => Command::Say(format!("{:#}\n", schema::schema())),
             CommandArguments::DemoService(service) => {
                 Command::DemoService { role: service.role, upstreams: service.upstreams }
             }
@@ -402,96 +512,86 @@ impl Desk<'_> {
         }
     }
 
-    fn demo(&mut self, demo: arguments::DemoArguments) -> Command {
-        let style = self.print_style(demo.print).unwrap_or(PrintStyle::Tree);
-        let print = self.print(style, demo.color);
-        Command::Demo(Config {
-            selection: Selection::default(),
-            tier: self.tier(None),
-            output: Output { destinations: self.destinations(demo.otlp), print: Some(print), ..Output::default() },
-            duration: Some(self.duration(demo.duration).unwrap_or(DEMO_DURATION)),
+    /// What most commands have in common.
+    fn config(&mut self) -> Config {
+        let settings = &self.settings;
+        let globs = |patterns: &[Pattern]| patterns.iter().map(|Pattern(glob)| glob.clone()).collect();
+        Config {
+            selection: Selection {
+                pids: settings.pid.iter().map(|pid| pid.0).collect(),
+                ports: settings.port.iter().map(|Port(port)| *port).collect(),
+                executables: globs(&settings.exe),
+                excluded: globs(&settings.exclude),
+                services: globs(&settings.service),
+                commands: globs(&settings.command),
+                containers: globs(&settings.container),
+                cgroups: globs(&settings.cgroup),
+                users: globs(&settings.user),
+            },
+            tier: settings.tier.as_ref().map(|tier| tier.0),
+            output: Output::default(),
+            duration: settings.duration.as_ref().map(|Time(duration)| *duration),
             record: None,
-            quiet: self.quiet(demo.quiet),
+            quiet: settings.quiet == Some(Flag(true)),
+            resource: settings.resource.iter().map(|(key, value)| (key.clone(), value.0.clone())).collect(),
             bounds: Bounds::default(),
-        })
-    }
-
-    fn selection(&mut self, given: SelectionArguments) -> Selection {
-        Selection {
-            pids: self.each("--pid", "SPANTAP_PID", given.pid, |text| {
-                number(text, 1, u32::MAX, "a process id, such as --pid 4312")
-            }),
-            ports: self.each("--port", "SPANTAP_PORT", given.port, |text| {
-                number(text, 1, u16::MAX, "a port from 1 to 65535, such as --port 8080")
-            }),
-            executables: self.each("--exe", "SPANTAP_EXE", given.exe, glob),
-            excluded: self.each("--exclude", "SPANTAP_EXCLUDE", given.exclude, glob),
         }
     }
 
-    fn output(&mut self, given: OutputArguments) -> Output {
-        let style = self.print_style(given.print);
-        let destinations = self.destinations(given.otlp);
-        let exporters = otlp::exporters(&mut self.variables);
-        let silent = destinations.is_empty() && !exporters.silent();
-        let asked = style.or_else(|| exporters.console().then(|| self.usual_style()));
-        let asked = asked.or(exporters.json_lines().then_some(PrintStyle::Json));
-        let style = asked.or_else(|| silent.then(|| self.usual_style()));
+    fn demo(&mut self) -> Command {
+        let style = self.settings.print.as_ref().map_or(PrintStyle::Tree, |style| style.0);
+        let print = self.print(style);
+        let output = Output { destinations: self.destinations(), print: Some(print), ..Output::default() };
+        let config = Config { output, selection: Selection::default(), ..self.config() };
+        Command::Demo(Config { duration: config.duration.or(Some(DEMO_DURATION)), ..config })
+    }
+
+    fn output(&mut self) -> Output {
+        let destinations = self.destinations();
+        let names = |kind| otlp::names(&self.settings, kind);
+        let listed = !self.settings.export.traces.is_empty();
+        let silent = listed && ![Kind::Otlp, Kind::Console, Kind::JsonLines, Kind::Zipkin].into_iter().any(names);
+        let unsaid = destinations.is_empty() && !silent;
+        let asked = self.settings.print.as_ref().map(|style| style.0);
+        let asked = asked.or_else(|| names(Kind::Console).then(|| self.usual_style()));
+        let asked = asked.or(names(Kind::JsonLines).then_some(PrintStyle::Json));
+        let style = asked.or_else(|| unsaid.then(|| self.usual_style()));
         if destinations.is_empty() && style.is_none() {
-            self.variables
-                .warn("OTEL_TRACES_EXPORTER=none: spans are only counted; add --print tree to see them".into());
+            let list = self.layers.origin("export.traces").name("export.traces");
+            self.variables.warn(format!("{list}=none: spans are only counted; add --print tree to see them"));
         }
-        // Asked even when nothing is printed, so that a wrong --color is never overlooked.
-        let print = self.print(style.unwrap_or(PrintStyle::Text), given.color);
         Output {
             metric_destinations: destinations.iter().filter_map(Destination::for_metrics).collect(),
-            unasked: silent && asked.is_none() && !otlp::disabled(&mut self.variables),
+            unasked: unsaid && asked.is_none() && self.settings.disabled != Some(Flag(true)),
             destinations,
-            print: style.map(|_| print),
+            print: style.map(|style| self.print(style)),
             sampling: sampling::settings(&mut self.variables),
             metrics: sampling::metrics(&mut self.variables),
             routes: route::Settings::default(),
-            limits: otlp::limits(&mut self.variables),
+            limits: otlp::limits(&self.settings, &mut self.variables.warnings),
         }
+    }
+
+    fn destinations(&mut self) -> Vec<Destination> {
+        otlp::destinations(&self.settings, &mut self.layers, &mut self.variables.warnings)
     }
 
     fn usual_style(&self) -> PrintStyle {
         if self.screen.terminal { PrintStyle::Tree } else { PrintStyle::Text }
     }
 
-    fn print(&mut self, style: PrintStyle, color: Option<String>) -> Print {
-        Print { style, colour: self.colour(color), terminal: self.screen.terminal }
+    fn print(&self, style: PrintStyle) -> Print {
+        Print { style, colour: self.colour(), terminal: self.screen.terminal }
     }
 
-    fn print_style(&mut self, given: Option<String>) -> Option<PrintStyle> {
-        const STYLES: &[(&str, PrintStyle)] =
-            &[("tree", PrintStyle::Tree), ("text", PrintStyle::Text), ("json", PrintStyle::Json)];
-        self.one("--print", "SPANTAP_PRINT", given, |text| one_of(text, STYLES))
-    }
-
-    fn colour(&mut self, given: Option<String>) -> Colour {
-        const WHEN: &[(&str, Option<Colour>)] =
-            &[("auto", None), ("always", Some(Colour::On)), ("never", Some(Colour::Off))];
-        if let Some(colour) = self.one("--color", "SPANTAP_COLOR", given, |text| one_of(text, WHEN)).flatten() {
+    fn colour(&self) -> Colour {
+        if let Some(When(Some(colour))) = self.settings.color {
             return colour;
         }
         // https://no-color.org: "when present and not an empty string (regardless of its value), prevents the addition
         // of ANSI color."
         let plain = self.variables.text("NO_COLOR").is_some() || self.variables.text("TERM").as_deref() == Some("dumb");
         if self.screen.terminal && !plain { Colour::On } else { Colour::Off }
-    }
-
-    fn tier(&mut self, given: Option<String>) -> Option<Tier> {
-        const TIERS: &[(&str, Tier)] = &[("a", Tier::A), ("b", Tier::B), ("c", Tier::C)];
-        self.one("--tier", "SPANTAP_TIER", given, |text| one_of(text, TIERS))
-    }
-
-    fn duration(&mut self, given: Option<String>) -> Option<Duration> {
-        self.one("--duration", "SPANTAP_DURATION", given, duration)
-    }
-
-    fn quiet(&mut self, given: bool) -> bool {
-        self.flag("SPANTAP_QUIET", given)
     }
 
     fn bounds(&mut self) -> Bounds {
@@ -515,52 +615,21 @@ impl Desk<'_> {
         self.variables.boolean(variable) || given
     }
 
-    fn destinations(&mut self, given: Option<String>) -> Vec<Destination> {
-        let given = match given {
-            Some(url) => Some(("--otlp", url)),
-            None => self.variables.text("SPANTAP_OTLP").map(|url| ("SPANTAP_OTLP", url)),
-        };
-        let settings = [otlp::settings(given, &mut self.variables), otlp::zipkin(&mut self.variables)];
-        settings
-            .into_iter()
-            .filter_map(|settings| settings.map_err(|mistake| self.mistakes.push(mistake)).ok()?)
-            .collect()
-    }
-
-    /// The values of a flag that may be repeated, and that takes lists; its variable counts only without the flag.
-    fn each<T>(
-        &mut self,
-        flag: &'static str,
-        variable: &'static str,
-        given: Vec<String>,
-        parse: impl Fn(&str) -> Result<T, Mistake>,
-    ) -> Vec<T> {
-        let (origin, texts) = match self.variables.text(variable) {
-            Some(text) if given.is_empty() => (variable, vec![text]),
-            _ => (flag, given),
-        };
-        texts.iter().flat_map(|text| list(text)).filter_map(|text| self.noted(origin, parse(&text))).collect()
-    }
-
-    /// The value of a flag that may be given once.
-    fn one<T>(
-        &mut self,
-        flag: &'static str,
-        variable: &'static str,
-        given: Option<String>,
-        parse: impl Fn(&str) -> Result<T, Mistake>,
-    ) -> Option<T> {
-        let (origin, text) = match given {
-            Some(text) => (flag, text),
-            None => (variable, self.variables.text(variable)?),
-        };
-        self.noted(origin, parse(&text))
-    }
-
-    fn noted<T>(&mut self, origin: &str, parsed: Result<T, Mistake>) -> Option<T> {
-        parsed
-            .map_err(|Mistake { what, fix }| self.mistakes.push(Mistake { what: format!("{origin} {what}"), fix }))
-            .ok()
+    /// `path = value (where from)`, a line each.
+    fn every_setting(&self) -> String {
+        let effective = serde_json::to_value(&self.settings).unwrap_or_default();
+        let mut text = String::new();
+        for (path, _) in self.layers.shape().settings() {
+            let value = path.split('.').fold(&effective, |value, key| &value[key]);
+            let value = match value {
+                serde_json::Value::Null => "unset".to_owned(),
+                serde_json::Value::String(value) => value.clone(),
+                other => other.to_string(),
+            };
+            // Writing to a `String` cannot fail.
+            let _ = writeln!(text, "{path} = {value} ({})", self.layers.origin(&path));
+        }
+        text
     }
 
     fn log_filter(&mut self, command: &Command) -> String {
@@ -569,17 +638,18 @@ impl Desk<'_> {
             _ => false,
         };
         let usual = if quiet { "error" } else { "warn" };
-        ["SPANTAP_LOG", "RUST_LOG"]
-            .iter()
-            .find_map(|name| self.variables.text(name))
-            .unwrap_or_else(|| usual.to_owned())
+        let set = self.settings.log.as_ref().map(|log| log.0.clone());
+        set.or_else(|| self.variables.text("RUST_LOG")).unwrap_or_else(|| usual.to_owned())
     }
 
     /// A misspelt variable would otherwise be obeyed by nobody and noticed by nobody.
     fn unknown_variables(&mut self) {
+        let settings = self.layers.shape().settings();
+        let twins: Vec<_> = settings.iter().map(|(path, _)| schema::variable(path)).collect();
+        let known: Vec<_> = twins.iter().map(String::as_str).chain([CONFIG, JSON]).collect();
         for name in self.variables.names() {
-            if name.starts_with("SPANTAP_") && name != TEST_BOUNDS && !VARIABLES.contains(&name.as_str()) {
-                let near = closest(&name, VARIABLES).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            if name.starts_with("SPANTAP_") && name != TEST_BOUNDS && !known.contains(&name.as_str()) {
+                let near = closest(&name, &known).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
                 self.variables.warn(format!("{name} is no variable of spantap and was ignored{near}"));
             }
         }
@@ -592,21 +662,11 @@ const DEMO_DURATION: Duration = Duration::from_secs(10);
 /// Where tests put [`Bounds`].
 const TEST_BOUNDS: &str = "SPANTAP_TEST_BOUNDS";
 
-/// Every variable of our own: the twin of each flag, and the log filter.
-const VARIABLES: &[&str] = &[
-    "SPANTAP_PID",
-    "SPANTAP_PORT",
-    "SPANTAP_EXE",
-    "SPANTAP_EXCLUDE",
-    "SPANTAP_PRINT",
-    "SPANTAP_COLOR",
-    "SPANTAP_DURATION",
-    "SPANTAP_OTLP",
-    "SPANTAP_QUIET",
-    "SPANTAP_JSON",
-    "SPANTAP_TIER",
-    "SPANTAP_LOG",
-];
+/// The twin of `--config`.
+const CONFIG: &str = "SPANTAP_CONFIG";
+
+/// The twin of `--json`.
+const JSON: &str = "SPANTAP_JSON";
 
 #[cfg(test)]
 mod tests;

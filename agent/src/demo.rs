@@ -174,6 +174,7 @@ mod tests {
             duration: None,
             record: None,
             quiet: false,
+            resource: Vec::new(),
             bounds: Bounds::default(),
         };
         for style in [PrintStyle::Tree, PrintStyle::Text, PrintStyle::Json] {

@@ -3,11 +3,12 @@
 //! lines on standard output.
 //!
 //! In: [`ServiceSpan`]s in batches, offered without ever waiting. Out: requests to a collector, or OTLP JSON lines;
-//! what does not fit, or is not taken, is counted by reason. It does not decide which spans are exported, and it keeps
-//! nothing for later than the collector's timeout allows.
+//! what does not fit, or is not taken, is counted by reason. It does not decide which spans are exported. Without a spool
+//! it keeps nothing for later than the collector's timeout allows.
 //!
 //! ```text
 //! offer → queue (bounded in spans) → worker → batch (grouped by resource, encoded) → otlp (sent, and again)
+//!                                        └──→ spool (bounded in bytes, on disk), while the collector is away
 //! ```
 
 mod batch;
@@ -22,6 +23,7 @@ mod queue;
 mod retry;
 pub mod scrape;
 mod span;
+mod spool;
 pub mod stdout;
 mod tls;
 mod worker;
@@ -38,11 +40,16 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::{config::Destination, enrich::ServiceSpan, time::WallOffset};
+use crate::{
+    config::{Destination, Spool as Settings},
+    enrich::ServiceSpan,
+    time::WallOffset,
+};
 use batch::Encoded;
 use otlp::Collector;
 pub use otlp::Signal;
 use queue::Queue;
+use spool::Spool;
 use worker::{Order, Worker};
 
 /// Sends spans to a collector, from a task of its own.
@@ -53,7 +60,8 @@ pub struct Exporter {
     limits: SpanLimits,
 }
 
-/// What became of the spans that were offered. Law: offered = waiting + exported + rejected + failed + `queue_full`.
+/// What became of the spans that were offered. Law: offered + resumed = waiting + spooled + exported + rejected + failed +
+/// `queue_full` + `spool_full`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ExportStats {
     /// Queued, or in a request whose answer is still out.
@@ -67,6 +75,15 @@ pub struct ExportStats {
     pub failed: u64,
     /// Rejected one by one in a request that was otherwise taken ([`Reason::ExportFailed`] too).
     pub rejected: u64,
+    /// On disk, until the collector is back.
+    pub spooled: u64,
+    /// On disk when the exporter started: an earlier run left them.
+    pub resumed: u64,
+    /// Not taken by the collector, and the disk had no room for them ([`Reason::QueueFull`]: the spool is what the queue
+    /// goes on in).
+    pub spool_full: u64,
+    /// Files of the spool that are not what was written. Their spans are among the failed, if they were known.
+    pub corrupt_files: u64,
     /// The last thing that went wrong, in words.
     pub last_error: Option<String>,
 }
@@ -74,7 +91,7 @@ pub struct ExportStats {
 impl ExportStats {
     /// The losses so far, as [`Vitals`](crate::vitals::Vitals) name them.
     pub fn losses(&self) -> [(Reason, u64); 2] {
-        [(Reason::QueueFull, self.queue_full), (Reason::ExportFailed, self.failed + self.rejected)]
+        [(Reason::QueueFull, self.queue_full + self.spool_full), (Reason::ExportFailed, self.failed + self.rejected)]
     }
 }
 
@@ -133,6 +150,11 @@ impl Default for Limits {
     }
 }
 
+/// A destination's name as a folder's.
+fn file_name(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' }).collect()
+}
+
 impl Exporter {
     /// Starts the exporter's task on `runtime`. Nobody is called yet: an unreachable collector is no error here, but an
     /// endpoint or a header that can never work is.
@@ -146,9 +168,12 @@ impl Exporter {
         let _context = runtime.enter();
         let collector = Collector::new(config, Signal::Traces)?;
         let queue = Arc::new(Queue::new(limits.queue_spans));
+        let open =
+            |settings: &Settings| Spool::open(&settings.folder.join(file_name(&config.name)), settings.most_bytes);
+        let spool = config.spool.as_ref().map(open).transpose()?;
         let (orders, inbox) = mpsc::unbounded_channel();
         let of_spans = limits.span;
-        runtime.spawn(Worker::new(collector, limits, Arc::clone(&queue), inbox).run());
+        runtime.spawn(Worker::new(collector, limits, Arc::clone(&queue), spool, inbox).run());
         Ok(Self { queue, orders, limits: of_spans })
     }
 

@@ -49,6 +49,7 @@ fn perform(command: Command) -> Result<ExitCode, RunError> {
         Command::Demo(config) => perform_demo(&config)?,
         Command::Doctor(config) => return Ok(perform_doctor(&config)),
         Command::Version { json } => say(&version(json)),
+        Command::Say(text) => say(&text),
         Command::DemoService { role, upstreams } => {
             demo::end_with_parent();
             demo::serve(&role, &upstreams)?;

@@ -189,6 +189,7 @@ impl<'a> Outputs<'a> {
                 vitals.lost.spans.add(reason, spans);
             }
             *delivered.exported.get_or_insert_default() += stats.exported;
+            delivered.spooled += stats.spooled;
         }
         vitals.unsampled = self.sampler.counts().unsampled;
         if let Some(meter) = self.meter {

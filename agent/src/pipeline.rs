@@ -141,6 +141,11 @@ impl Pipeline {
         Self::with_limits(seed, host, Limits::default())
     }
 
+    /// Attributes of every resource, where its process does not declare another value.
+    pub fn describe_resources(&mut self, attributes: &[(String, String)]) {
+        self.resources.also(attributes);
+    }
+
     /// [`new`](Self::new) with other bounds.
     pub fn with_limits(seed: [u8; 32], host: HostFacts, limits: Limits) -> Self {
         Self {

@@ -118,6 +118,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
 
     let mut pipeline = Pipeline::with_limits(preamble.seed, preamble.host, config.bounds.pipeline);
     pipeline.set_routes(routes(config)?);
+    pipeline.describe_resources(&config.resource);
     let mut inlet = Inlet { pipeline, recorder, spans: Vec::new() };
     let deadline = config.duration.map(|duration| Instant::now() + duration);
     let mut grace_ends = None;
@@ -225,6 +226,7 @@ pub fn replay(path: &Path, config: &Config) -> Result<(), RunError> {
     let Preamble { seed, host } = replayer.preamble().clone();
     let mut pipeline = Pipeline::new(seed, host);
     pipeline.set_routes(routes(config)?);
+    pipeline.describe_resources(&config.resource);
     let mut spans = Vec::new();
     let (mut now, mut wall) = (Timestamp::default(), WallOffset::default());
     while let Some(frame) = replayer.next_frame().map_err(failed)? {

@@ -45,10 +45,10 @@ fn mistakes_are_reported_together_and_nothing_is_started() {
     assert_eq!((code, out.as_str()), (Some(2), ""));
     insta::assert_snapshot!(err, @r#"
     spantap: 3 mistakes; nothing was started
-      --pid "x" is not possible
-           → give a process id, such as --pid 4312
       SPANTAP_DURATION "30" is not a time above zero
            → give a number and a unit: 30s
+      --pid "x" is not possible
+           → give a process id, such as --pid 4312
       --print "tre" is unknown
            → did you mean tree? There are tree, text, json
     See `spantap --help`.

@@ -12,6 +12,7 @@ mod receiver;
 use std::{
     io::{self, Write},
     net::SocketAddr,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -27,7 +28,7 @@ use prost::Message;
 use serde_json::{Value as Json, json};
 use spantap::{
     attribute::{Attribute, Value},
-    config::{Destination, Protocol},
+    config::{Destination, Protocol, Spool},
     context::{SpanId, TraceFlags, TraceId},
     enrich::{Resource, ServiceSpan},
     export::{
@@ -210,6 +211,112 @@ async fn nothing_offered_is_nothing_sent() {
         exporter.flush(soon()).await;
         assert_eq!(receiver.received().len(), 0, "{transport:?}: no empty envelopes");
         assert_eq!(exporter.stats(), ExportStats::default(), "{transport:?}");
+    }
+}
+
+// --- A spool ---
+
+#[tokio::test]
+async fn a_minute_without_a_collector_loses_nothing_that_fits_the_spool() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address().await;
+    let config = Destination { endpoint: endpoint(Transport::Http, address), ..to(Transport::Http) };
+    let config = spooled(config, folder.path(), 256 << 20);
+    let first = exporter(&config, Limits::default());
+    // A minute of 2,000 spans a second, as fast as they are taken.
+    let service = service(1);
+    let (seconds, rate) = (60, 2_000);
+    for second in 0..seconds {
+        first.offer((0..rate).map(|n| span(&service, second * rate + n)).collect(), OFFSET);
+        until("the spans on disk", || first.stats().waiting < rate).await;
+    }
+    first.flush(soon()).await;
+    let all = seconds * rate;
+    let stats = first.stats();
+    assert_eq!((stats.spooled, stats.waiting, stats.queue_full + stats.spool_full + stats.failed), (all, 0, 0));
+
+    // The agent restarts, and the collector comes back.
+    drop(first);
+    let receiver = Receiver::start_at(Transport::Http, address).await.unwrap();
+    let second = until_free(&config).await;
+    second.offer(vec![span(&service, all)], OFFSET);
+    let mut before = 0;
+    while before < all + 1 {
+        until("progress", || second.stats().exported > before).await;
+        before = second.stats().exported;
+    }
+    let expected = ExportStats { exported: all + 1, resumed: all, ..ExportStats::default() };
+    assert_eq!(ExportStats { last_error: None, ..second.stats() }, expected);
+    // The order on disk is the spool's own test: requests that were under way when the collector went fail in any order.
+    let mut ids: Vec<_> =
+        receiver.received().iter().flat_map(|r| r.spans().map(|s| s.span_id.clone()).collect::<Vec<_>>()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len() as u64, all + 1, "each of them");
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_spool_is_counted() {
+    for transport in ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let address = free_address().await;
+        let config = Destination { endpoint: endpoint(transport, address), ..to(transport) };
+        let exporter =
+            exporter(&spooled(config, folder.path(), 10_000), Limits { batch_spans: 10, ..Limits::default() });
+        exporter.offer((0..1_000).map(|n| span(&service(1), n)).collect(), OFFSET);
+        exporter.flush(soon()).await;
+        let stats = exporter.stats();
+        assert!(stats.spooled >= 10 && stats.spool_full > 0, "{transport:?}: {stats:?}");
+        assert_eq!(stats.spooled + stats.spool_full, 1_000, "{transport:?}");
+        assert_eq!(stats.losses()[0], (Reason::QueueFull, stats.spool_full), "{transport:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_collector_that_comes_back_gets_what_is_on_disk_and_one_that_refuses_it_ends_it() {
+    for transport in ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let receiver = Receiver::start(transport).await.unwrap();
+        receiver.script([Answer::TryAgain, Answer::TryAgainAfter(1), Answer::Take, Answer::TryAgain, Answer::Refuse]);
+        let exporter = exporter(&spooled(settings(&receiver), folder.path(), 1 << 20), Limits::default());
+        exporter.offer(vec![span(&service(1), 1)], OFFSET);
+        until("the span from the disk", || exporter.stats().exported == 1).await;
+        let received = receiver.received();
+        assert_eq!(received.len(), 3, "{transport:?}");
+        let pause = received[2].at.duration_since(received[1].at);
+        assert!(pause >= Duration::from_secs(1), "{transport:?}: the pause that was asked for, not {pause:?}");
+
+        exporter.offer(vec![span(&service(1), 2)], OFFSET);
+        until("the refusal", || exporter.stats().failed == 1).await;
+        assert_eq!((exporter.stats().spooled, exporter.stats().waiting), (0, 0), "{transport:?}");
+    }
+}
+
+#[tokio::test]
+async fn destinations_have_queues_of_their_own() {
+    let receiver = Receiver::start(Transport::Http).await.unwrap();
+    let away = Destination { endpoint: endpoint(Transport::Grpc, free_address().await), ..to(Transport::Grpc) };
+    let (good, bad) = (exporter(&settings(&receiver), Limits::default()), exporter(&away, Limits::default()));
+    for exporter in [&good, &bad] {
+        exporter.offer(vec![span(&service(1), 1)], OFFSET);
+    }
+    good.flush(soon()).await;
+    assert_eq!((good.stats().exported, bad.stats().exported, bad.stats().waiting), (1, 0, 1));
+}
+
+/// `config` with a spool in `folder`.
+fn spooled(config: Destination, folder: &Path, most_bytes: u64) -> Destination {
+    Destination { spool: Some(Spool { folder: folder.to_path_buf(), most_bytes }), ..config }
+}
+
+/// An exporter once its spool is free: the task of the one before ends on its own time.
+async fn until_free(config: &Destination) -> Exporter {
+    let mut look = tokio::time::interval(Duration::from_millis(5));
+    loop {
+        match Exporter::start_with(config, Limits::default(), &Handle::current()) {
+            Ok(exporter) => return exporter,
+            Err(_) => look.tick().await,
+        };
     }
 }
 

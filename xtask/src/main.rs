@@ -6,6 +6,7 @@
 
 mod accuracy;
 mod apt;
+mod backends;
 mod bench;
 mod build;
 mod bytecode;
@@ -59,8 +60,10 @@ enum Command {
     Demo,
     /// Runs all tests; those that load probes need root
     Test {
-        /// Run only tests whose name contains this
+        /// Run only tests whose name contains this; `backends [NAME…]` sends traces to real backends instead
         filter: Option<String>,
+        /// After `backends`: jaeger, collector, zipkin, tiers, configurations; all of them by default
+        names: Vec<String>,
         /// Leave out the test programs that load probes
         #[arg(long)]
         no_kernel: bool,
@@ -130,7 +133,8 @@ fn main() -> ExitCode {
         Command::Build { release } => build::build(build::Profile::new(release)).map(drop),
         Command::Run { args } => build::run(&args),
         Command::Demo => build::run(&["demo".to_owned()]),
-        Command::Test { filter, no_kernel } => test::test(filter.as_deref(), test::Scope::new(no_kernel)),
+        Command::Test { filter: Some(filter), names, .. } if filter == "backends" => backends::test(&names),
+        Command::Test { filter, no_kernel, .. } => test::test(filter.as_deref(), test::Scope::new(no_kernel)),
         Command::Accuracy { of: Accuracy::Capture { cases, json, release } } => {
             accuracy::capture(&cases, json.as_deref(), build::Profile::new(release))
         }

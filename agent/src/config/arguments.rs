@@ -4,7 +4,10 @@
 //! In: words. Out: [`Arguments`], every value still text, so that all wrong values are found together later. It judges
 //! no value and knows no defaults; the help texts are the reference.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -32,8 +35,10 @@ Examples:
   sudo spantap doctor                         what this machine can do, and what to fix
 
 Environment:
-  SPANTAP_PID, _PORT, _EXE, _EXCLUDE, _PRINT, _COLOR, _DURATION, _OTLP, _QUIET, _JSON, _TIER
-                                twins of the flags; lists are separated by commas; a flag beats its variable
+  SPANTAP_PID, _PORT, _EXPORT_BATCH_DELAY, …
+                                twins of the settings of docs/configuration.md; lists have commas;
+                                a flag beats its variable, which beats the file
+  SPANTAP_CONFIG, SPANTAP_JSON  twins of --config and --json
   SPANTAP_LOG, RUST_LOG         what spantap says about itself on standard error, such as `debug`
   OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL, _HEADERS, _TIMEOUT, _COMPRESSION, _INSECURE,
   _CERTIFICATE, _CLIENT_CERTIFICATE, _CLIENT_KEY,
@@ -65,6 +70,8 @@ pub(super) enum CommandArguments {
     Replay(ReplayArguments),
     /// Print the version
     Version(VersionArguments),
+    /// Print the JSON schema of the configuration file
+    Schema,
     #[command(hide = true)]
     DemoService(DemoServiceArguments),
     #[command(hide = true)]
@@ -83,6 +90,15 @@ pub(super) struct RunArguments {
     /// Watch in this way only: a, b or c, as KERNELS.md has them. Without it the best that the kernel takes is used
     #[arg(long, value_name = "TIER", help_heading = "Options")]
     pub(super) tier: Option<String>,
+    /// Read this YAML file first; docs/configuration.md has every setting
+    #[arg(long, value_name = "FILE", help_heading = "Options")]
+    pub(super) config: Option<PathBuf>,
+    /// Print every setting with where it comes from, and stop
+    #[arg(long, help_heading = "Options")]
+    pub(super) print_config: bool,
+    /// Check the configuration, and stop
+    #[arg(long, help_heading = "Options")]
+    pub(super) validate: bool,
 }
 
 #[derive(Args, Debug)]
@@ -134,6 +150,9 @@ pub(super) struct DoctorArguments {
     /// Watch in this way only: a, b or c, as KERNELS.md has them. Without it the best that the kernel takes is used
     #[arg(long, value_name = "TIER")]
     pub(super) tier: Option<String>,
+    /// Read this YAML file first; docs/configuration.md has every setting
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -153,6 +172,9 @@ pub(super) struct DemoArguments {
     /// Say nothing but traces and errors
     #[arg(long, short)]
     pub(super) quiet: bool,
+    /// Read this YAML file first; docs/configuration.md has every setting
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -171,6 +193,9 @@ pub(super) struct RecordArguments {
     /// Watch in this way only: a, b or c, as KERNELS.md has them. Without it the best that the kernel takes is used
     #[arg(long, value_name = "TIER", help_heading = "Options")]
     pub(super) tier: Option<String>,
+    /// Read this YAML file first; docs/configuration.md has every setting
+    #[arg(long, value_name = "FILE", help_heading = "Options")]
+    pub(super) config: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -180,6 +205,9 @@ pub(super) struct ReplayArguments {
     pub(super) file: PathBuf,
     #[command(flatten)]
     pub(super) output: OutputArguments,
+    /// Read this YAML file first; docs/configuration.md has every setting
+    #[arg(long, value_name = "FILE", help_heading = "Options")]
+    pub(super) config: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -193,4 +221,63 @@ pub(super) struct VersionArguments {
 pub(super) struct DemoServiceArguments {
     pub(super) role: String,
     pub(super) upstreams: Vec<SocketAddr>,
+}
+
+/// A flag as it was given: the setting that it is for, its name, and its words.
+pub(super) type Given = (&'static str, &'static str, Vec<String>);
+
+impl CommandArguments {
+    /// The file, and the flags that are settings.
+    pub(super) fn given(&self) -> (Option<&Path>, Vec<Given>) {
+        let mut given = Vec::new();
+        let mut flag = |setting, name, words: Vec<String>| {
+            if !words.is_empty() {
+                given.push((setting, name, words));
+            }
+        };
+        let one = |word: &Option<String>| word.iter().cloned().collect::<Vec<_>>();
+        let truth = |given: bool| if given { vec!["true".to_owned()] } else { Vec::new() };
+        let (selection, output, config) = match self {
+            Self::Run(run) => {
+                flag("duration", "--duration", one(&run.duration));
+                flag("tier", "--tier", one(&run.tier));
+                (Some(&run.selection), Some(&run.output), &run.config)
+            }
+            Self::Record(record) => {
+                flag("duration", "--duration", one(&record.duration));
+                flag("tier", "--tier", one(&record.tier));
+                flag("quiet", "--quiet", truth(record.quiet));
+                (Some(&record.selection), None, &record.config)
+            }
+            Self::Replay(replay) => (None, Some(&replay.output), &replay.config),
+            Self::Demo(demo) => {
+                flag("duration", "--duration", one(&demo.duration));
+                flag("print", "--print", one(&demo.print));
+                flag("otlp", "--otlp", one(&demo.otlp));
+                flag("color", "--color", one(&demo.color));
+                flag("quiet", "--quiet", truth(demo.quiet));
+                (None, None, &demo.config)
+            }
+            Self::Doctor(doctor) => {
+                flag("otlp", "--otlp", one(&doctor.otlp));
+                flag("color", "--color", one(&doctor.color));
+                flag("tier", "--tier", one(&doctor.tier));
+                (None, None, &doctor.config)
+            }
+            Self::Version(_) | Self::Schema | Self::DemoService(_) | Self::DoctorExchange => (None, None, &None),
+        };
+        if let Some(selection) = selection {
+            flag("pid", "--pid", selection.pid.clone());
+            flag("port", "--port", selection.port.clone());
+            flag("exe", "--exe", selection.exe.clone());
+            flag("exclude", "--exclude", selection.exclude.clone());
+        }
+        if let Some(output) = output {
+            flag("print", "--print", one(&output.print));
+            flag("otlp", "--otlp", one(&output.otlp));
+            flag("color", "--color", one(&output.color));
+            flag("quiet", "--quiet", truth(output.quiet));
+        }
+        (config.as_deref(), given)
+    }
 }

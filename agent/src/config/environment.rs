@@ -6,7 +6,12 @@
 //! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#parsing-rules>). It does not
 //! know what the variables mean.
 
-use std::time::Duration;
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+    time::Duration,
+};
 
 /// Where variables come from: the process, or a table in a test.
 pub trait Environment {
@@ -15,6 +20,9 @@ pub trait Environment {
 
     /// Every name there is.
     fn names(&self) -> Vec<String>;
+
+    /// The text of the file at `path`.
+    fn file(&self, path: &Path) -> io::Result<String>;
 }
 
 /// The environment of this process. Bytes that are no text are replaced: the value is then wrong, and is reported so.
@@ -31,7 +39,16 @@ impl Environment for ProcessEnvironment {
         names.sort();
         names
     }
+
+    fn file(&self, path: &Path) -> io::Result<String> {
+        let mut text = String::new();
+        File::open(path)?.take(MOST_FILE).read_to_string(&mut text)?;
+        Ok(text)
+    }
 }
+
+/// Bytes of a configuration: more is another file.
+const MOST_FILE: u64 = 1 << 20;
 
 /// A table instead of an environment.
 impl Environment for &[(&str, &str)] {
@@ -41,6 +58,11 @@ impl Environment for &[(&str, &str)] {
 
     fn names(&self) -> Vec<String> {
         self.iter().map(|(name, _)| (*name).to_owned()).collect()
+    }
+
+    /// A file is a variable whose name is a path.
+    fn file(&self, path: &Path) -> io::Result<String> {
+        self.value(&path.to_string_lossy()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
@@ -53,6 +75,10 @@ pub(super) struct Variables<'a> {
 impl<'a> Variables<'a> {
     pub(super) fn new(environment: &'a dyn Environment) -> Self {
         Self { environment, warnings: Vec::new() }
+    }
+
+    pub(super) fn file(&self, path: &Path) -> io::Result<String> {
+        self.environment.file(path)
     }
 
     pub(super) fn names(&self) -> Vec<String> {
@@ -93,6 +119,22 @@ impl<'a> Variables<'a> {
             self.warn(format!("{name}={} is none of {} and was ignored", text.escape_debug(), known.join(", ")));
         }
         choice
+    }
+
+    /// "a comma-separated list enables setting multiple exporters"; the rules of [`choice`](Self::choice) for each.
+    pub(super) fn choices<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<Vec<T>> {
+        let mut chosen = Vec::new();
+        for text in self.text(name)?.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+            match choices.iter().find(|(known, _)| known.eq_ignore_ascii_case(text)) {
+                Some((_, choice)) => chosen.push(*choice),
+                None => {
+                    let known: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+                    let known = known.join(", ");
+                    self.warn(format!("{name}={} is none of {known} and was ignored", text.escape_debug()));
+                }
+            }
+        }
+        Some(chosen).filter(|chosen| !chosen.is_empty())
     }
 
     /// "Any value that represents a duration MUST be an integer representing a number of milliseconds." Zero would be

@@ -1,163 +1,183 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The OTLP exporter's settings, by the specification's rules.
+//! Where spans are sent, by the specification's rules.
 //!
-//! In: `--otlp` and the variables `OTEL_EXPORTER_OTLP_*`, `OTEL_TRACES_EXPORTER`, `OTEL_SDK_DISABLED`. Out:
-//! [`Destination`], or none when no endpoint is configured, or the mistake that keeps an endpoint from being one. It opens no
-//! connection, and no warning repeats a header's value: it may be a secret.
+//! In: the settings, and in which layers they were written. Out: [`Destination`]s, none when no endpoint is configured,
+//! or the mistake that keeps an endpoint from being one. It opens no connection.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use reqwest::Url;
 
-use super::{Destination, Mistake, Protocol, Tls, environment::Variables};
+use super::{
+    Destination, Mistake, Protocol, Tls,
+    layers::{Layers, Origin},
+    leaf::{self, Address, Exporter, Flag, Speech},
+    tree::{More, Settings, Spool},
+};
 use crate::export::{Limits, SpanLimits};
 
-/// The settings; `given` is the endpoint from the command line or its twin, with the name it came by.
-pub(super) fn settings(
-    given: Option<(&'static str, String)>,
-    variables: &mut Variables<'_>,
-) -> Result<Option<Destination>, Mistake> {
-    warn_of_unsupported(variables);
-    let exporters = exporters(variables);
-    let endpoint = match given {
-        Some((name, text)) => Some(Endpoint { name, text, form: Form::Friendly }),
-        None if exporters.otlp == Some(false) => None,
-        None => from_variables(variables).or_else(|| exporters.otlp.map(|_| Endpoint::default())),
+/// What `export.traces` may have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    /// OTLP to an endpoint.
+    Otlp,
+    /// Lines of OTLP JSON (<https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/>).
+    JsonLines,
+    /// Traces for people.
+    Console,
+    /// Zipkin's API.
+    Zipkin,
+    /// Nothing.
+    None,
+}
+
+/// The names of exporters, as variables have them and as files do.
+pub(super) const EXPORTERS: &[(&str, &str)] =
+    &[("otlp", "otlp"), ("otlp/stdout", "otlp/stdout"), ("console", "console"), ("zipkin", "zipkin"), ("none", "none")];
+
+/// The exporters by their names.
+pub(super) const KINDS: &[(&str, Kind)] = &[
+    ("otlp", Kind::Otlp),
+    ("otlp/stdout", Kind::JsonLines),
+    ("console", Kind::Console),
+    ("zipkin", Kind::Zipkin),
+    ("none", Kind::None),
+];
+
+/// Whether `export.traces` names `kind`.
+pub(super) fn names(settings: &Settings, kind: Kind) -> bool {
+    settings.export.traces.iter().any(|Exporter(named)| *named == kind)
+}
+
+/// Every destination there is; mistakes and warnings are told to whom they concern.
+pub(super) fn destinations(settings: &Settings, layers: &mut Layers, warnings: &mut Vec<String>) -> Vec<Destination> {
+    let (mut destinations, mut mistakes) = (Vec::new(), Vec::new());
+    let mut take = |path: &str, made: Result<Option<Destination>, Mistake>| match made {
+        Ok(destination) => destinations.extend(destination),
+        Err(mistake) => mistakes.push((layers.origin(path), mistake)),
     };
-    let Some(endpoint) = endpoint else { return Ok(None) };
-    if variables.boolean("OTEL_SDK_DISABLED") {
-        variables.warn(format!("OTEL_SDK_DISABLED=true: nothing is exported, although {} is set", endpoint.name));
-        return Ok(None);
+    let path = endpoint(settings, layers).map(|endpoint| endpoint.path).unwrap_or_default();
+    take(&path, collector(settings, layers, warnings));
+    take("export.zipkin.endpoint", zipkin(settings, layers));
+    for (index, more) in settings.export.destinations.iter().enumerate() {
+        take(&format!("export.destinations[{index}]"), another(more, index, layers).map(Some));
     }
-    let protocol = protocol(&endpoint, variables);
-    let path = |variables: &mut Variables<'_>, suffix| {
-        per_signal(variables, suffix, |variables, name| variables.text(name)).map(PathBuf::from)
-    };
+    mistakes.into_iter().for_each(|(origin, mistake)| layers.mistaken(origin, mistake));
+    let Spool { path, size } = &settings.export.spool;
+    for destination in &mut destinations {
+        let folder = path.as_ref().map(|path| path.0.clone());
+        destination.spool = folder.map(|folder| super::Spool { folder, most_bytes: size.0 });
+    }
+    for (index, destination) in destinations.iter().enumerate() {
+        if destinations[..index].iter().any(|other| other.name == destination.name) {
+            let origin = layers.origin(&format!("export.destinations[{index}]"));
+            let what = format!("has two destinations called {}", destination.name);
+            let mistake = origin.mistake("export.destinations", &what, "give each a name of its own".to_owned());
+            layers.mistaken(origin, mistake);
+        }
+    }
+    if !destinations.is_empty() && settings.disabled == Some(Flag(true)) {
+        let why = match layers.origin("disabled") {
+            Origin::Standard(name) | Origin::Variable(name) => format!("{name}=true"),
+            origin => format!("disabled: true ({origin})"),
+        };
+        let endpoints: Vec<_> = destinations.iter().map(Destination::endpoint_shown).collect();
+        warnings.push(format!("{why}: nothing is exported, although {} is set", endpoints.join(" and ")));
+        destinations.clear();
+    }
+    destinations
+}
+
+/// The one of `otlp` and `export.otlp`.
+fn collector(settings: &Settings, layers: &Layers, warnings: &mut Vec<String>) -> Result<Option<Destination>, Mistake> {
+    let Some(endpoint) = endpoint(settings, layers) else { return Ok(None) };
+    let (all, traces) = (&settings.export.otlp, &settings.export.otlp.traces);
+    let protocol = traces.protocol.as_ref().or(all.protocol.as_ref()).map(|Speech(protocol)| *protocol);
+    let protocol = protocol.unwrap_or_else(|| usual_protocol(&endpoint, warnings));
+    let insecure = traces.insecure.as_ref().or(all.insecure.as_ref()) == Some(&Flag(true));
+    let headers = traces.headers.as_ref().or(all.headers.as_ref());
+    let file =
+        |one: &Option<leaf::File>, other: &Option<leaf::File>| one.as_ref().or(other.as_ref()).map(|f| f.0.clone());
     Ok(Some(Destination {
-        headers: per_signal(variables, "HEADERS", headers).unwrap_or_default(),
-        timeout: timeout(per_signal(variables, "TIMEOUT", Variables::milliseconds), variables),
-        gzip: per_signal(variables, "COMPRESSION", |variables, name| {
-            variables.choice(name, &[("gzip", true), ("none", false)])
-        })
-        .unwrap_or(false),
+        headers: headers.map(pairs).unwrap_or_default(),
+        timeout: timeout(traces.timeout.as_ref().or(all.timeout.as_ref()), settings),
+        gzip: traces.compression.as_ref().or(all.compression.as_ref()).is_some_and(|gzip| gzip.0),
         tls: Tls {
-            certificate: path(variables, "CERTIFICATE"),
-            client_certificate: path(variables, "CLIENT_CERTIFICATE"),
-            client_key: path(variables, "CLIENT_KEY"),
+            certificate: file(&traces.certificate, &all.certificate),
+            client_certificate: file(&traces.client_certificate, &all.client_certificate),
+            client_key: file(&traces.client_key, &all.client_key),
         },
-        ..Destination::new(url(&endpoint, protocol, variables)?, protocol)
+        ..Destination::new(url(&endpoint, protocol, insecure)?, protocol)
     }))
 }
 
-/// `OTEL_TRACES_EXPORTER=zipkin`, with its variables
-/// (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#zipkin-exporter>).
-pub(super) fn zipkin(variables: &mut Variables<'_>) -> Result<Option<Destination>, Mistake> {
-    if !exporters(variables).zipkin || disabled(variables) {
+/// `export.zipkin`, where `export.traces` asks for it.
+fn zipkin(settings: &Settings, layers: &Layers) -> Result<Option<Destination>, Mistake> {
+    if !names(settings, Kind::Zipkin) {
         return Ok(None);
     }
-    let text = variables.text(ZIPKIN_ENDPOINT).unwrap_or_else(|| "http://localhost:9411/api/v2/spans".to_owned());
-    let mistake = |why: &str| Mistake {
-        what: format!("{ZIPKIN_ENDPOINT} {why}"),
-        fix: "give the whole URL: http://localhost:9411/api/v2/spans".to_owned(),
-    };
+    const PATH: &str = "export.zipkin.endpoint";
+    let usual = || "http://localhost:9411/api/v2/spans".to_owned();
+    let text = settings.export.zipkin.endpoint.as_ref().map_or_else(usual, |address| address.0.clone());
+    let mistake = |why: &str| layers.origin(PATH).mistake(PATH, why, format!("give the whole URL: {}", usual()));
     let url = Url::parse(&text).map_err(|error| mistake(&format!("is not a URL ({error})")))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(mistake("is neither http:// nor https://"));
     }
-    let own = variables.milliseconds("OTEL_EXPORTER_ZIPKIN_TIMEOUT");
-    Ok(Some(Destination { timeout: timeout(own, variables), ..Destination::new(url, Protocol::Zipkin) }))
+    let timeout = timeout(settings.export.zipkin.timeout.as_ref(), settings);
+    Ok(Some(Destination { timeout, ..Destination::new(url, Protocol::Zipkin) }))
 }
 
-/// Whether `OTEL_SDK_DISABLED` wants nothing to leave.
-pub(super) fn disabled(variables: &mut Variables<'_>) -> bool {
-    variables.boolean("OTEL_SDK_DISABLED")
+/// One of `export.destinations`.
+fn another(more: &More, index: usize, layers: &Layers) -> Result<Destination, Mistake> {
+    let path = format!("export.destinations[{index}].endpoint");
+    let origin = layers.origin(&path);
+    let endpoint = Endpoint { path, origin, text: more.endpoint.0.clone(), form: Form::Friendly };
+    let protocol = more.protocol.as_ref().map(|Speech(protocol)| *protocol);
+    let protocol = protocol.unwrap_or_else(|| usual_protocol(&endpoint, &mut Vec::new()));
+    let file = |file: &Option<leaf::File>| file.as_ref().map(|file| file.0.clone());
+    Ok(Destination {
+        name: more.name.0.clone(),
+        headers: pairs(&more.headers),
+        timeout: more.timeout.as_ref().map_or(DEFAULT_TIMEOUT, |time| time.0),
+        gzip: more.compression.as_ref().is_some_and(|gzip| gzip.0),
+        tls: Tls {
+            certificate: file(&more.certificate),
+            client_certificate: file(&more.client_certificate),
+            client_key: file(&more.client_key),
+        },
+        ..Destination::new(url(&endpoint, protocol, false)?, protocol)
+    })
 }
 
-/// The batch processor's and the spans' limits
-/// (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#batch-span-processor>,
-/// [attribute-limits](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#attribute-limits)).
-pub(super) fn limits(variables: &mut Variables<'_>) -> Limits {
-    let usual = Limits::default();
-    let queue_spans = variables.count("OTEL_BSP_MAX_QUEUE_SIZE", 1).unwrap_or(usual.queue_spans);
-    let mut batch_spans = variables.count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 1).unwrap_or(usual.batch_spans);
+fn pairs(headers: &std::collections::BTreeMap<String, leaf::Secret>) -> Vec<(String, String)> {
+    headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.0.clone())).collect()
+}
+
+/// The batch processor's and the spans' limits.
+pub(super) fn limits(settings: &Settings, warnings: &mut Vec<String>) -> Limits {
+    let (batch, span) = (&settings.export.batch, &settings.export.limits);
+    let (queue_spans, mut batch_spans) = (batch.queue.0, batch.spans.0);
     if batch_spans > queue_spans {
         // "OTEL_BSP_MAX_EXPORT_BATCH_SIZE: Must be less than or equal to OTEL_BSP_MAX_QUEUE_SIZE".
-        variables.warn(format!(
-            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE={batch_spans} is more than the queue holds; batches have {queue_spans} spans"
+        warnings.push(format!(
+            "export.batch.spans of {batch_spans} is more than export.batch.queue holds; batches have {queue_spans} spans"
         ));
         batch_spans = queue_spans;
     }
-    let mut either =
-        |specific: &str, general: &str| variables.count(specific, 0).or_else(|| variables.count(general, 0));
-    let attributes = either("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT");
-    let characters = either("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT");
-    let link_attributes = either("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT");
     let span = SpanLimits {
-        attributes: attributes.unwrap_or(usual.span.attributes),
-        characters: characters.unwrap_or(usual.span.characters),
-        links: variables.count("OTEL_SPAN_LINK_COUNT_LIMIT", 0).unwrap_or(usual.span.links),
-        link_attributes: link_attributes.unwrap_or(usual.span.link_attributes),
+        attributes: span.attributes.0,
+        characters: span.characters.as_ref().map_or(usize::MAX, |count| count.0),
+        links: span.links.0,
+        link_attributes: span.link_attributes.0,
     };
-    let delay = variables.milliseconds("OTEL_BSP_SCHEDULE_DELAY").unwrap_or(usual.delay);
-    Limits { queue_spans, batch_spans, delay, span, ..usual }
+    Limits { queue_spans, batch_spans, delay: batch.delay.0, span, ..Limits::default() }
 }
 
 /// The bound on one request with its retries: an exporter's own, within the batch processor's.
-fn timeout(own: Option<Duration>, variables: &mut Variables<'_>) -> Duration {
-    let own = own.unwrap_or(DEFAULT_TIMEOUT);
-    variables.milliseconds("OTEL_BSP_EXPORT_TIMEOUT").map_or(own, |most| own.min(most))
-}
-
-/// What `OTEL_TRACES_EXPORTER` asks for.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Exporters {
-    /// Whether the list has `otlp`; none without a list.
-    otlp: Option<bool>,
-    console: bool,
-    json_lines: bool,
-    zipkin: bool,
-}
-
-impl Exporters {
-    /// Whether nobody is to get spans.
-    pub(super) fn silent(self) -> bool {
-        self.otlp == Some(false) && !self.console && !self.json_lines && !self.zipkin
-    }
-
-    /// Whether spans are to be printed as lines of OTLP JSON.
-    pub(super) fn json_lines(self) -> bool {
-        self.json_lines
-    }
-
-    /// Whether traces are to be printed.
-    pub(super) fn console(self) -> bool {
-        self.console
-    }
-}
-
-/// Reads `OTEL_TRACES_EXPORTER`: "a comma-separated list enables setting multiple exporters".
-pub(super) fn exporters(variables: &mut Variables<'_>) -> Exporters {
-    const NAME: &str = "OTEL_TRACES_EXPORTER";
-    let mut exporters = Exporters::default();
-    for exporter in variables.text(NAME).unwrap_or_default().split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        match exporter.to_ascii_lowercase().as_str() {
-            "otlp" => exporters.otlp = Some(true),
-            "console" => exporters.console = true,
-            // <https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/>
-            "otlp/stdout" => exporters.json_lines = true,
-            "zipkin" => exporters.zipkin = true,
-            "none" => {}
-            _ => {
-                variables.warn(format!(
-                    "{NAME}={} is none of otlp, otlp/stdout, console, zipkin, none and was ignored",
-                    exporter.escape_debug()
-                ));
-                continue;
-            }
-        }
-        exporters.otlp = exporters.otlp.or(Some(false));
-    }
-    exporters
+fn timeout(own: Option<&leaf::Time>, settings: &Settings) -> Duration {
+    let own = own.map_or(DEFAULT_TIMEOUT, |time| time.0);
+    settings.export.batch.timeout.as_ref().map_or(own, |most| own.min(most.0))
 }
 
 /// `url` without user name, password and query: the parts that hold credentials.
@@ -179,16 +199,10 @@ pub(super) fn without_credentials(url: &str) -> String {
 
 /// An endpoint as it was written.
 struct Endpoint {
-    name: &'static str,
+    path: String,
+    origin: Origin,
     text: String,
     form: Form,
-}
-
-impl Default for Endpoint {
-    /// `OTEL_TRACES_EXPORTER=otlp` without an endpoint asks for the specification's default.
-    fn default() -> Self {
-        Self { name: "OTEL_TRACES_EXPORTER", text: String::new(), form: Form::Base }
-    }
 }
 
 /// How the URL that spans are sent to follows from the endpoint.
@@ -198,39 +212,57 @@ enum Form {
     Base,
     /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`: as is.
     Whole,
-    /// `--otlp`: a base URL; one that has the signal's path already is as welcome.
+    /// `--otlp`, and files: a base URL; one that has the signal's path already is as welcome.
     Friendly,
 }
 
-fn from_variables(variables: &Variables<'_>) -> Option<Endpoint> {
-    [("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", Form::Whole), ("OTEL_EXPORTER_OTLP_ENDPOINT", Form::Base)]
-        .into_iter()
-        .find_map(|(name, form)| variables.text(name).map(|text| Endpoint { name, text, form }))
+/// The endpoint of the highest layer that has one; within a layer the more special.
+fn endpoint(settings: &Settings, layers: &Layers) -> Option<Endpoint> {
+    const LIST: &str = "export.traces";
+    let otlp = &settings.export.otlp;
+    let written: [(&str, &Option<Address>, Form); 3] = [
+        ("otlp", &settings.otlp, Form::Friendly),
+        ("export.otlp.traces.endpoint", &otlp.traces.endpoint, Form::Whole),
+        ("export.otlp.endpoint", &otlp.endpoint, Form::Friendly),
+    ];
+    let mut best: Option<Endpoint> = None;
+    for (path, address, form) in written {
+        let Some(Address(text)) = address else { continue };
+        let origin = layers.origin(path);
+        let form = if form == Form::Friendly && matches!(origin, Origin::Standard(_)) { Form::Base } else { form };
+        if best.as_ref().is_none_or(|best| best.origin.rank() < origin.rank()) {
+            best = Some(Endpoint { path: path.to_owned(), origin, text: text.clone(), form });
+        }
+    }
+    let (listed, wanted) = (!settings.export.traces.is_empty(), names(settings, Kind::Otlp));
+    let list = layers.origin(LIST);
+    match best {
+        // The list names other exporters only; an endpoint of a higher layer was written in spite of it.
+        Some(best) if listed && !wanted => Some(best).filter(|best| best.origin.rank() > list.rank()),
+        None if wanted => {
+            // `OTEL_TRACES_EXPORTER=otlp` without an endpoint asks for the specification's default.
+            Some(Endpoint { path: LIST.to_owned(), origin: list, text: String::new(), form: Form::Base })
+        }
+        best => best,
+    }
 }
 
-fn protocol(endpoint: &Endpoint, variables: &mut Variables<'_>) -> Protocol {
-    let configured = per_signal(variables, "PROTOCOL", |variables, name| {
-        let protocols = [Protocol::Grpc, Protocol::HttpProtobuf, Protocol::HttpJson];
-        variables.choice(name, &protocols.map(|protocol| (protocol.name(), protocol)))
-    });
-    if let Some(protocol) = configured {
-        return protocol;
-    }
+fn usual_protocol(endpoint: &Endpoint, warnings: &mut Vec<String>) -> Protocol {
     if Url::parse(&endpoint.text).ok().and_then(|url| url.port()) == Some(GRPC_PORT) {
         if endpoint.form == Form::Friendly {
             return Protocol::Grpc;
         }
         // "Default: http/protobuf": obeyed, although 4317 is where collectors speak gRPC.
-        variables.warn(format!(
+        warnings.push(format!(
             "{} has port 4317, where collectors speak gRPC, but the default protocol is http/protobuf; \
              set OTEL_EXPORTER_OTLP_PROTOCOL=grpc or use port 4318",
-            endpoint.name
+            endpoint.origin.name(&endpoint.path)
         ));
     }
     Protocol::HttpProtobuf
 }
 
-fn url(endpoint: &Endpoint, protocol: Protocol, variables: &mut Variables<'_>) -> Result<String, Mistake> {
+fn url(endpoint: &Endpoint, protocol: Protocol, insecure: bool) -> Result<String, Mistake> {
     let mut text = endpoint.text.clone();
     if text.is_empty() {
         text = match protocol {
@@ -241,15 +273,11 @@ fn url(endpoint: &Endpoint, protocol: Protocol, variables: &mut Variables<'_>) -
     if protocol == Protocol::Grpc && !text.contains("://") {
         // "OTEL_EXPORTER_OTLP_INSECURE: Whether to enable client transport security for the exporter's gRPC connection.
         // This option only applies to OTLP/gRPC when an endpoint is provided without the http or https scheme".
-        let insecure = ["OTEL_EXPORTER_OTLP_TRACES_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE"]
-            .into_iter()
-            .find(|name| variables.text(name).is_some())
-            .is_some_and(|name| variables.boolean(name));
         text = format!("{}://{text}", if insecure { "http" } else { "https" });
     }
-    let mistake = |why: &str| Mistake {
-        what: format!("{} {why}", endpoint.name),
-        fix: "give scheme, host and port: http://localhost:4318, or http://localhost:4317 for grpc".to_owned(),
+    let mistake = |why: &str| {
+        let fix = "give scheme, host and port: http://localhost:4318, or http://localhost:4317 for grpc";
+        endpoint.origin.mistake(&endpoint.path, why, fix.to_owned())
     };
     if !text.contains("://") {
         return Err(mistake("has no http:// or https:// in front"));
@@ -276,73 +304,6 @@ fn signal_url(mut base: Url) -> String {
     base.into()
 }
 
-/// `OTEL_EXPORTER_OTLP_TRACES_<suffix>` when it is set to something that can be understood, else the general form.
-fn per_signal<'a, T>(
-    variables: &mut Variables<'a>,
-    suffix: &str,
-    read: impl Fn(&mut Variables<'a>, &str) -> Option<T>,
-) -> Option<T> {
-    read(variables, &format!("OTEL_EXPORTER_OTLP_TRACES_{suffix}"))
-        .or_else(|| read(variables, &format!("OTEL_EXPORTER_OTLP_{suffix}")))
-}
-
-/// "the W3C Baggage HTTP header format, except that additional semi-colon delimited metadata is not supported, i.e.:
-/// key1=value1,key2=value2. All attribute values MUST be considered strings."
-fn headers(variables: &mut Variables<'_>, name: &str) -> Option<Vec<(String, String)>> {
-    let text = variables.text(name)?;
-    let mut headers = Vec::new();
-    for (index, pair) in text.split(',').enumerate().filter(|(_, pair)| !pair.trim().is_empty()) {
-        match header(pair) {
-            Some(header) => headers.push(header),
-            None => variables.warn(format!("{name}: entry {} is not name=value and was ignored", index + 1)),
-        }
-    }
-    Some(headers)
-}
-
-fn header(pair: &str) -> Option<(String, String)> {
-    let (name, value) = pair.split_once('=')?;
-    let name = name.trim();
-    // RFC 9110 5.6.2: a field name is a token.
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || !name.bytes().all(token) {
-        return None;
-    }
-    let value = percent_decoded(value.trim())?;
-    // RFC 9110 5.5: "Field values containing CR, LF, or NUL characters are invalid and dangerous".
-    value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)).then(|| (name.to_ascii_lowercase(), value))
-}
-
-/// Nothing when a `%` is not followed by two hexadecimal digits, or what comes out is no UTF-8.
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || char::from(rest.next()?).to_digit(16);
-        let (high, low) = (digit()?, digit()?);
-        bytes.push(u8::try_from(high << 4 | low).ok()?);
-    }
-    String::from_utf8(bytes).ok()
-}
-
-/// Settings of the specification that change what an exporter does, and that are not obeyed here: said, not ignored in
-/// silence.
-fn warn_of_unsupported(variables: &mut Variables<'_>) {
-    const UNSUPPORTED: &[(&str, &str)] = &[
-        ("OTEL_CONFIG_FILE", "flags and variables are the whole configuration"),
-        ("OTEL_SERVICE_NAME", "services are named after their own environment, unit, script or executable"),
-    ];
-    for (name, instead) in UNSUPPORTED {
-        if variables.text(name).is_some() {
-            variables.warn(format!("{name} has no effect here: {instead}"));
-        }
-    }
-}
-
 /// The signal's path in OTLP/HTTP.
 const TRACES_PATH: &str = "/v1/traces";
 
@@ -351,5 +312,3 @@ const GRPC_PORT: u16 = 4317;
 
 /// The specification's default.
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-
-const ZIPKIN_ENDPOINT: &str = "OTEL_EXPORTER_ZIPKIN_ENDPOINT";

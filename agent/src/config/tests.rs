@@ -129,7 +129,13 @@ fn every_selector_has_a_twin_and_the_flag_beats_it() {
     let (config, _) = run("spantap", &twins, PIPE);
     assert_eq!(
         config.selection,
-        Selection { pids: vec![7, 8], ports: vec![80], executables: vec!["{a,b}*".into()], excluded: vec!["x".into()] }
+        Selection {
+            pids: vec![7, 8],
+            ports: vec![80],
+            executables: vec!["{a,b}*".into()],
+            excluded: vec!["x".into()],
+            ..Selection::default()
+        }
     );
     let (config, _) = run("spantap run --pid 1 --pid 2,3 --port 8080 --exe /usr/bin/*", &twins, PIPE);
     assert_eq!(
@@ -138,7 +144,8 @@ fn every_selector_has_a_twin_and_the_flag_beats_it() {
             pids: vec![1, 2, 3],
             ports: vec![8080],
             executables: vec!["/usr/bin/*".into()],
-            excluded: vec!["x".into()]
+            excluded: vec!["x".into()],
+            ..Selection::default()
         }
     );
 }
@@ -162,15 +169,212 @@ fn a_test_may_change_bounds() {
 }
 
 #[test]
-fn every_twin_is_known() {
-    let all: Vec<_> = VARIABLES.iter().map(|name| (*name, "")).collect();
+fn every_setting_has_a_variable_and_no_two_have_the_same() {
+    let shape = schema::shape();
+    let mut names: Vec<_> = shape.settings().iter().map(|(path, _)| schema::variable(path)).collect();
+    let all: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
     let (_, warnings) = run("spantap", &all, PIPE);
     assert_eq!(warnings, [""; 0]);
-    let help = Arguments::try_parse_from(["spantap", "--help"]).unwrap_err().to_string();
-    for name in VARIABLES {
-        let short = name.strip_prefix("SPANTAP").unwrap();
-        assert!(help.contains(name) || help.contains(short), "{name} is not in --help");
+    let count = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), count);
+}
+
+#[test]
+fn the_file_is_below_the_environment_and_the_flags_are_above() {
+    const FILE: &str = "\
+port: [80]
+pid: 7
+exe: node, python3
+export:
+  otlp: {endpoint: http://file:4318, timeout: 3s, headers: {X-Tenant: blue}}
+  batch:
+    delay: 2s
+resource:
+  deployment.environment.name: staging
+# a comment
+quiet:
+";
+    let environment = [
+        ("c.yaml", FILE),
+        ("SPANTAP_CONFIG", "c.yaml"),
+        ("SPANTAP_PORT", "90,91"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "400"),
+        ("SPANTAP_EXPORT_BATCH_QUEUE", "1000"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "2000"),
+    ];
+    let (config, warnings) = run("spantap --exe java", &environment, PIPE);
+    assert_eq!(warnings, [""; 0]);
+    assert_eq!(config.selection.ports, [90, 91]);
+    assert_eq!(config.selection.pids, [7], "one value is a list of one");
+    assert_eq!(config.selection.executables, ["java"]);
+    assert_eq!(config.resource, [("deployment.environment.name".to_owned(), "staging".to_owned())]);
+    let limits = &config.output.limits;
+    assert_eq!((limits.delay, limits.queue_spans), (Duration::from_millis(400), 1000));
+    let destination = &config.output.destinations[0];
+    assert_eq!((&*destination.endpoint, destination.timeout), ("http://file:4318/v1/traces", Duration::from_secs(3)));
+    assert_eq!(destination.headers, [("x-tenant".to_owned(), "blue".to_owned())]);
+
+    let (config, _) = run("spantap", &[("c.yaml", FILE), ("SPANTAP_CONFIG", "c.yaml")], PIPE);
+    assert_eq!(config.selection.executables, ["node", "python3"]);
+    let (config, _) = run("spantap --config c.yaml", &[("c.yaml", "# nothing\n")], PIPE);
+    assert!(config.selection.is_everything());
+}
+
+#[test]
+fn every_mistake_of_a_file_is_told_with_its_line() {
+    const FILE: &str = "\
+prot: [80]
+port: [80, x, 70000]
+export:
+  otlp:
+    endpoint: collector
+    tiemout: 3s
+    protocol: htpp/json
+  batch: {delay: 5, queue: 0}
+  destinations:
+    - {name: a, endpoint: 'http://a'}
+    - name: a
+      endpoint: b
+      colour: red
+  traces: [otlp, jaeger]
+print: [tree]
+";
+    insta::assert_snapshot!(
+        mistakes("spantap --config c.yaml --duration 3", &[("c.yaml", FILE), ("SPANTAP_EXPORT_LIMITS_LINKS", "-1")]),
+        @r#"
+    c.yaml:1: prot is no setting
+           → did you mean port?
+    c.yaml:2: port "x" is not possible
+           → give a port from 1 to 65535, such as --port 8080
+    c.yaml:2: port "70000" is not possible
+           → give a port from 1 to 65535, such as --port 8080
+    c.yaml:5: export.otlp.endpoint has no http:// or https:// in front
+           → give scheme, host and port: http://localhost:4318, or http://localhost:4317 for grpc
+    c.yaml:6: export.otlp.tiemout is no setting
+           → did you mean timeout?
+    c.yaml:7: export.otlp.protocol "htpp/json" is unknown
+           → did you mean http/json? There are grpc, http/protobuf, http/json
+    c.yaml:8: export.batch.delay "5" is not a time above zero
+           → give a number and a unit: 5s
+    c.yaml:8: export.batch.queue "0" is not possible
+           → give a number from 1 to 1000000000
+    c.yaml:12: export.destinations[1].endpoint has no http:// or https:// in front
+           → give scheme, host and port: http://localhost:4318, or http://localhost:4317 for grpc
+    c.yaml:13: export.destinations[1].colour is no setting
+           → there are certificate, client_certificate, client_key, compression, endpoint, headers, name, protocol, timeout
+    c.yaml:14: export.traces "jaeger" is unknown
+           → use one of otlp, otlp/stdout, console, zipkin, none
+    c.yaml:15: print is no single value
+           → give one value, not a list or a group of keys
+    SPANTAP_EXPORT_LIMITS_LINKS "-1" is not possible
+           → give a number from 0 to 1000000000
+    --duration "3" is not a time above zero
+           → give a number and a unit: 3s
+    "#
+    );
+    for (text, wanted) in [
+        ("port: [80", "c.yaml:1: it is not YAML"),
+        ("- 80", "c.yaml:1: there are no settings in it"),
+        ("port: 1\nport: 2", "c.yaml:2: it is not YAML"),
+    ] {
+        let told = mistakes("spantap --config c.yaml", &[("c.yaml", text)]);
+        assert!(told.starts_with(wanted), "{text}: {told}");
     }
+    let told = mistakes("spantap", &[("SPANTAP_CONFIG", "/nowhere.yaml")]);
+    assert!(told.starts_with("SPANTAP_CONFIG /nowhere.yaml cannot be read"), "{told}");
+}
+
+#[test]
+fn every_setting_is_printed_with_where_it_comes_from_and_no_secret() {
+    let environment = [
+        ("c.yaml", "export:\n  otlp:\n    headers: {api-key: hunter2}\n"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:hunter2@c:4318"),
+        ("SPANTAP_QUIET", "true"),
+    ];
+    let decision = decided("spantap --config c.yaml --port 80 --print-config", &environment, PIPE);
+    let Ok(Decision { command: Command::Say(text), .. }) = decision else { panic!("{decision:?}") };
+    assert!(!text.contains("hunter2"), "{text}");
+    for line in [
+        "port = [80] (--port)",
+        "quiet = true (env SPANTAP_QUIET)",
+        "print = unset (default)",
+        "export.batch.delay = 1s (default)",
+        "export.otlp.endpoint = http://c:4318/ (env OTEL_EXPORTER_OTLP_ENDPOINT)",
+        "export.otlp.headers = {\"api-key\":\"(hidden)\"} (c.yaml:3)",
+    ] {
+        assert!(text.lines().any(|printed| printed == line), "no {line} in\n{text}");
+    }
+    let lines = text.lines().count();
+    assert_eq!(lines, schema::shape().settings().len());
+}
+
+#[test]
+fn validation_says_that_all_is_well_or_what_is_not() {
+    let good = decided("spantap --config c.yaml --validate", &[("c.yaml", "port: [80]")], PIPE);
+    assert!(matches!(good, Ok(Decision { command: Command::Say(_), .. })), "{good:?}");
+    assert!(mistakes("spantap --config c.yaml --validate", &[("c.yaml", "prt: [80]")]).contains("did you mean port?"));
+}
+
+#[test]
+fn a_variable_may_hold_groups_and_tables() {
+    let (config, _) = run(
+        "spantap",
+        &[
+            ("SPANTAP_EXPORT_DESTINATIONS", "[{name: a, endpoint: 'http://a:4317'}, {name: b, endpoint: 'http://b'}]"),
+            ("SPANTAP_RESOURCE", "team=blue, region=north"),
+        ],
+        PIPE,
+    );
+    let seen: Vec<_> = config.output.destinations.iter().map(|d| (&*d.name, &*d.endpoint, d.protocol)).collect();
+    assert_eq!(
+        seen,
+        [("a", "http://a:4317", Protocol::Grpc), ("b", "http://b/v1/traces", Protocol::HttpProtobuf)],
+        "several destinations, each with a queue of its own"
+    );
+    assert_eq!(config.resource.len(), 2);
+    let told = mistakes("spantap", &[("SPANTAP_RESOURCE", "team")]);
+    assert!(told.contains("write SPANTAP_RESOURCE=a=1,b=2"), "{told}");
+}
+
+#[test]
+fn the_reference_page_is_made_from_the_types() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    if std::env::var_os("SPANTAP_UPDATE_PAGES").is_some() {
+        std::fs::write(&path, schema::reference()).expect("the page can be written");
+    }
+    let page = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(page, schema::reference(), "stale: SPANTAP_UPDATE_PAGES=1 cargo test -p spantap --lib config");
+}
+
+#[test]
+fn the_delivered_configurations_are_good() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/backends");
+    let mut seen = 0;
+    for file in std::fs::read_dir(folder).expect("they are there") {
+        let path = file.expect("a file").path();
+        if !path.to_string_lossy().ends_with(".spantap.yaml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("it is text");
+        let header = [("c.yaml", &*text), ("SPANTAP_EXPORT_OTLP_HEADERS", "x-key=secret")];
+        let (config, warnings) = run("spantap --config c.yaml", &header, PIPE);
+        assert_eq!(warnings, [""; 0], "{path:?}");
+        let destination = &config.output.destinations[0];
+        assert!(destination.endpoint.starts_with("https://") && destination.gzip && destination.spool.is_some());
+        assert_eq!(destination.headers, [("x-key".to_owned(), "secret".to_owned())], "{path:?}");
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+}
+
+#[test]
+fn the_schema_accepts_what_the_types_do_in_shape() {
+    let schema = schema::schema();
+    assert_eq!(schema["additionalProperties"], false, "editors find unknown keys");
+    assert_eq!(schema["properties"]["export"]["properties"]["batch"]["properties"]["delay"]["type"], "string");
+    assert!(schema["properties"]["port"]["description"].as_str().expect("it is described").contains("ports"));
 }
 
 #[test]
@@ -179,24 +383,24 @@ fn every_mistake_is_reported_at_once_with_what_to_write() {
         "spantap --pid x --port 0 --port 70000 --exe [ --print tre --duration 30 --otlp localhost:4318 --color no",
         &[("SPANTAP_EXCLUDE", "{a")]
     ), @r#"
+    SPANTAP_EXCLUDE "{a" is not a pattern (unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?))
+           → use * ? [abc] {a,b}, quoted for the shell: --exe 'python3*'
+    --color "no" is unknown
+           → use one of auto, always, never
+    --duration "30" is not a time above zero
+           → give a number and a unit: 30s
+    --exe "[" is not a pattern (unclosed character class; missing ']')
+           → use * ? [abc] {a,b}, quoted for the shell: --exe 'python3*'
     --pid "x" is not possible
            → give a process id, such as --pid 4312
     --port "0" is not possible
            → give a port from 1 to 65535, such as --port 8080
     --port "70000" is not possible
            → give a port from 1 to 65535, such as --port 8080
-    --exe "[" is not a pattern (unclosed character class; missing ']')
-           → use * ? [abc] {a,b}, quoted for the shell: --exe 'python3*'
-    SPANTAP_EXCLUDE "{a" is not a pattern (unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?))
-           → use * ? [abc] {a,b}, quoted for the shell: --exe 'python3*'
-    --duration "30" is not a time above zero
-           → give a number and a unit: 30s
     --print "tre" is unknown
            → did you mean tree? There are tree, text, json
     --otlp has no http:// or https:// in front
            → give scheme, host and port: http://localhost:4318, or http://localhost:4317 for grpc
-    --color "no" is unknown
-           → use one of auto, always, never
     "#);
 }
 
@@ -325,7 +529,7 @@ fn a_list_of_exporters_is_a_list_of_destinations() {
         .collect();
     assert_eq!(
         seen,
-        [("http/json", "http://localhost:4318/v1/traces", 2000), ("zipkin", "http://localhost:9411/api/v2/spans", 500)]
+        [("otlp", "http://localhost:4318/v1/traces", 2000), ("zipkin", "http://localhost:9411/api/v2/spans", 500)]
     );
     let text =
         mistakes("spantap", &[("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_EXPORTER_ZIPKIN_ENDPOINT", "localhost:9411")]);
@@ -411,18 +615,18 @@ fn what_cannot_be_understood_is_said_and_ignored_and_secrets_are_not_repeated() 
         ("OTEL_TRACES_SAMPLER_ARG", "7"),
     ]), @r"
     http://user:hunter2@c:4317/v1/traces http/protobuf [ok:1] 10s
-    ! OTEL_TRACES_EXPORTER=jaeger is none of otlp, otlp/stdout, console, zipkin, none and was ignored
     ! OTEL_SDK_DISABLED is neither true nor false and counts as false
-    ! OTEL_EXPORTER_OTLP_ENDPOINT has port 4317, where collectors speak gRPC, but the default protocol is http/protobuf; set OTEL_EXPORTER_OTLP_PROTOCOL=grpc or use port 4318
+    ! OTEL_TRACES_EXPORTER=jaeger is none of otlp, otlp/stdout, console, zipkin, none and was ignored
+    ! OTEL_BSP_MAX_QUEUE_SIZE=0 is no number from 1 on and was ignored
+    ! OTEL_SPAN_LINK_COUNT_LIMIT=-1 is no number from 0 on and was ignored
     ! OTEL_EXPORTER_OTLP_HEADERS: entry 1 is not name=value and was ignored
     ! OTEL_EXPORTER_OTLP_HEADERS: entry 2 is not name=value and was ignored
     ! OTEL_EXPORTER_OTLP_HEADERS: entry 4 is not name=value and was ignored
     ! OTEL_EXPORTER_OTLP_TIMEOUT=10s is no number of milliseconds above 0 and was ignored
     ! OTEL_EXPORTER_OTLP_COMPRESSION=zstd is none of gzip, none and was ignored
+    ! OTEL_EXPORTER_OTLP_ENDPOINT has port 4317, where collectors speak gRPC, but the default protocol is http/protobuf; set OTEL_EXPORTER_OTLP_PROTOCOL=grpc or use port 4318
     ! OTEL_TRACES_SAMPLER_ARG=7 is no number from 0 to 1; 1.0 is used
-    ! OTEL_BSP_MAX_QUEUE_SIZE=0 is no number from 1 on and was ignored
-    ! OTEL_BSP_MAX_EXPORT_BATCH_SIZE=99999 is more than the queue holds; batches have 16384 spans
-    ! OTEL_SPAN_LINK_COUNT_LIMIT=-1 is no number from 0 on and was ignored
+    ! export.batch.spans of 99999 is more than export.batch.queue holds; batches have 16384 spans
     ");
     let (config, _) = run("spantap --otlp http://user:hunter2@c:4318?key=hunter2", &[], PIPE);
     let otlp = config.output.destinations.into_iter().next().expect("an endpoint");
@@ -457,6 +661,7 @@ fn help_is_the_reference() {
       record   Write the raw event stream to a file
       replay   Make spans of a recorded event stream
       version  Print the version
+      schema   Print the JSON schema of the configuration file
 
     Options:
       -h, --help     Print help (see more with '--help')
@@ -481,6 +686,9 @@ fn help_is_the_reference() {
           --duration <TIME>  Stop after this time, such as 30s or 5m
           --tier <TIER>      Watch in this way only: a, b or c, as KERNELS.md has them. Without it the
                              best that the kernel takes is used
+          --config <FILE>    Read this YAML file first; docs/configuration.md has every setting
+          --print-config     Print every setting with where it comes from, and stop
+          --validate         Check the configuration, and stop
 
     Examples:
       sudo spantap                                trace everything, print trees
@@ -491,9 +699,10 @@ fn help_is_the_reference() {
       sudo spantap doctor                         what this machine can do, and what to fix
 
     Environment:
-      SPANTAP_PID, _PORT, _EXE, _EXCLUDE, _PRINT, _COLOR, _DURATION, _OTLP, _QUIET, _JSON, _TIER
-                                    twins of the flags; lists are separated by commas; a flag beats its
-                                    variable
+      SPANTAP_PID, _PORT, _EXPORT_BATCH_DELAY, …
+                                    twins of the settings of docs/configuration.md; lists have commas;
+                                    a flag beats its variable, which beats the file
+      SPANTAP_CONFIG, SPANTAP_JSON  twins of --config and --json
       SPANTAP_LOG, RUST_LOG         what spantap says about itself on standard error, such as `debug`
       OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL, _HEADERS, _TIMEOUT, _COMPRESSION, _INSECURE,
       _CERTIFICATE, _CLIENT_CERTIFICATE, _CLIENT_KEY,

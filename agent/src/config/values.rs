@@ -28,6 +28,34 @@ pub(super) fn duration(text: &str) -> Result<Duration, Mistake> {
     })
 }
 
+/// A time as [`duration`] reads it.
+pub(super) fn shown(time: Duration) -> String {
+    let millis = time.as_millis();
+    match millis {
+        _ if !millis.is_multiple_of(1000) => format!("{millis}ms"),
+        _ if !millis.is_multiple_of(60_000) => format!("{}s", millis / 1000),
+        _ if !millis.is_multiple_of(3_600_000) => format!("{}m", millis / 60_000),
+        _ => format!("{}h", millis / 3_600_000),
+    }
+}
+
+/// A size with its unit: `64MiB`.
+pub(super) fn size(text: &str) -> Result<u64, Mistake> {
+    let parsed = UNITS.iter().find_map(|(unit, bytes)| {
+        let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        number.checked_mul(*bytes).filter(|size| (1..=1 << 50).contains(size))
+    });
+    parsed.ok_or_else(|| mistake(text, "is not a size above zero", "give a number and a unit: 64MiB, 1GiB".to_owned()))
+}
+
+/// A size as [`size`] reads it.
+pub(super) fn size_shown(size: u64) -> String {
+    let fits = UNITS.iter().rev().find(|(_, bytes)| size.is_multiple_of(*bytes));
+    fits.map_or_else(|| format!("{size}B"), |(unit, bytes)| format!("{}{unit}", size / bytes))
+}
+
+const UNITS: &[(&str, u64)] = &[("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+
 fn parse_duration(text: &str) -> Option<Duration> {
     let mut total = Duration::ZERO;
     let mut rest = text;
@@ -149,6 +177,19 @@ mod tests {
         ];
         for (text, wanted) in cases {
             assert_eq!(duration(text).ok(), wanted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_what_is_read() {
+        for text in ["500ms", "30s", "5m", "2h", "90m"] {
+            assert_eq!(duration(text).map(shown).ok().as_deref(), Some(text));
+        }
+        for text in ["1KiB", "64MiB", "3GiB", "1025KiB"] {
+            assert_eq!(size(text).map(size_shown).ok().as_deref(), Some(text));
+        }
+        for text in ["", "64", "MiB", "0MiB", "64MB", "-1GiB", "99999999999999GiB"] {
+            assert!(size(text).is_err(), "{text}");
         }
     }
 

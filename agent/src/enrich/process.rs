@@ -7,7 +7,7 @@
 
 mod cgroup;
 mod command_line;
-mod declared;
+pub(crate) mod declared;
 mod service_name;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -88,6 +88,19 @@ impl Resources {
             common.push(Attribute::new(key, value));
         }
         Self { host, common, entries: Table::default(), ended: VecDeque::new(), counts: Counts::default() }
+    }
+
+    /// Attributes of every resource that has no other value for them. What a process declares of itself
+    /// wins over them, and they win over what is known of the machine.
+    pub fn also(&mut self, attributes: &[(String, String)]) {
+        for (key, value) in attributes.iter().filter(|(key, _)| key != semconv::SERVICE_NAME) {
+            // The telemetry is ours, whatever anybody says.
+            match self.common.iter_mut().find(|common| common.key == **key) {
+                Some(common) if common.key.starts_with("telemetry.") => {}
+                Some(common) => common.value = value.clone().into(),
+                None => self.common.push(Attribute::new(key.clone(), value.clone())),
+            }
+        }
     }
 
     /// Facts about a process: a new one, or one that executed another program.
@@ -185,6 +198,18 @@ impl Resources {
         let id = format!("{}/{}/{}", self.host.id, process.pid, process.started);
         Uuid::new_v5(&INSTANCE_NAMESPACE, id.as_bytes()).hyphenated().to_string()
     }
+}
+
+/// The name that the service of a process gets.
+pub fn service(facts: &ProcessFacts) -> String {
+    let declared = facts.otel_resource_attributes.as_deref().and_then(declared::parse).unwrap_or_default();
+    let name = declared.iter().find(|(key, _)| key == semconv::SERVICE_NAME).map(|(_, name)| name.as_str());
+    service_name::choose(facts, name).to_string()
+}
+
+/// The id of the container that a process runs in.
+pub fn container(facts: &ProcessFacts) -> Option<&str> {
+    cgroup::container(&facts.cgroup)
 }
 
 /// `process.*` and `container.id`.

@@ -95,6 +95,13 @@ impl Collector {
         &self.endpoint
     }
 
+    /// Sends `request` once.
+    pub(super) async fn send_once(&self, request: Bytes) -> Answer {
+        let attempt = self.transport.attempt(self.transport.body(request));
+        let silent = |_| Answer::Later { why: format!("no answer within {:?}", self.timeout), after: None };
+        timeout_at(Instant::now() + self.timeout, attempt).await.unwrap_or_else(silent)
+    }
+
     /// Sends `request`, and again as the protocol allows, until the timeout is over.
     pub(crate) async fn send(&self, request: Bytes) -> Verdict {
         let deadline = Instant::now() + self.timeout;

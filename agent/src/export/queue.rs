@@ -21,6 +21,10 @@ pub(super) struct Queue {
     queue_full: AtomicU64,
     failed: AtomicU64,
     rejected: AtomicU64,
+    spooled: AtomicU64,
+    resumed: AtomicU64,
+    spool_full: AtomicU64,
+    corrupt_files: AtomicU64,
     last_error: Mutex<Option<String>>,
 }
 
@@ -42,6 +46,10 @@ impl Queue {
             queue_full: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
+            spooled: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
+            spool_full: AtomicU64::new(0),
+            corrupt_files: AtomicU64::new(0),
             last_error: Mutex::new(None),
         }
     }
@@ -64,6 +72,31 @@ impl Queue {
         self.waiting.load(Relaxed) > self.capacity / 2
     }
 
+    /// An earlier run left so many spans on disk.
+    pub(super) fn resume(&self, spans: usize) {
+        self.resumed.fetch_add(spans as u64, Relaxed);
+        self.spooled.fetch_add(spans as u64, Relaxed);
+    }
+
+    /// The collector took so many spans from the disk, all but `rejected` of them.
+    pub(super) fn spooled_taken(&self, spans: usize, rejected: usize) {
+        let rejected = rejected.min(spans);
+        self.exported.fetch_add((spans - rejected) as u64, Relaxed);
+        self.rejected.fetch_add(rejected as u64, Relaxed);
+        self.spooled.fetch_sub(spans as u64, Relaxed);
+    }
+
+    /// So many spans on disk were refused, or cannot be read any more.
+    pub(super) fn spooled_failed(&self, spans: usize) {
+        self.failed.fetch_add(spans as u64, Relaxed);
+        self.spooled.fetch_sub(spans as u64, Relaxed);
+    }
+
+    /// So many files on disk were not what was written.
+    pub(super) fn note_corrupt(&self, files: u64) {
+        self.corrupt_files.store(files, Relaxed);
+    }
+
     /// Remembers what went wrong last.
     pub(super) fn note_error(&self, error: String) {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -77,6 +110,10 @@ impl Queue {
             queue_full: self.queue_full.load(Relaxed),
             failed: self.failed.load(Relaxed),
             rejected: self.rejected.load(Relaxed),
+            spooled: self.spooled.load(Relaxed),
+            resumed: self.resumed.load(Relaxed),
+            spool_full: self.spool_full.load(Relaxed),
+            corrupt_files: self.corrupt_files.load(Relaxed),
             last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
@@ -98,6 +135,20 @@ impl Held {
     /// Takes over the room of `other`.
     pub(super) fn absorb(&mut self, mut other: Self) {
         self.spans += std::mem::take(&mut other.spans);
+    }
+
+    /// The spans are on disk.
+    pub(super) fn spooled(mut self) {
+        let spans = std::mem::take(&mut self.spans);
+        self.queue.spooled.fetch_add(spans as u64, Relaxed);
+        self.queue.waiting.fetch_sub(spans, Relaxed);
+    }
+
+    /// The disk had no room for the spans.
+    pub(super) fn spool_full(mut self) {
+        let spans = std::mem::take(&mut self.spans);
+        self.queue.spool_full.fetch_add(spans as u64, Relaxed);
+        self.queue.waiting.fetch_sub(spans, Relaxed);
     }
 
     /// The collector took the spans, all but `rejected` of them.

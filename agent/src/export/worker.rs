@@ -3,9 +3,19 @@
 //!
 //! In: orders from the run loop. Out: batches, handed to the collector a bounded number at a time, and their spans
 //! settled in the queue's books. It never blocks whoever orders, and it knows nothing of transports.
+//!
+//! With a spool a request is tried once; what the collector does not take goes to disk, and so does everything behind
+//! it, until the collector has taken the oldest on disk, and then the rest of it, one request after the other.
 
-use std::{collections::VecDeque, future::pending, mem, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    future::pending,
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use prost::bytes::Bytes;
 use tokio::{
     select,
     sync::{mpsc, oneshot},
@@ -20,6 +30,8 @@ use super::{
     complaint::Complaint,
     otlp::{Collector, Verdict},
     queue::{Held, Queue},
+    retry::{Answer, Backoff},
+    spool::{Entry, Spool, Unstored},
 };
 
 /// What the run loop asks for.
@@ -43,9 +55,25 @@ pub(super) struct Worker {
     /// What is full, oldest first.
     full: VecDeque<Load>,
     /// Law: `under_way.len() <= limits.in_flight`.
-    under_way: JoinSet<(Held, Verdict)>,
+    under_way: JoinSet<Ended>,
+    spool: Option<Spool>,
+    /// The oldest request on disk, under way. Law: at most one.
+    replay: JoinSet<(Entry, Answer)>,
+    /// When the next one may be.
+    replay_at: Instant,
+    backoff: Backoff,
     unreachable: Complaint,
     rejecting: Complaint,
+    overflowing: Complaint,
+}
+
+/// A request that was answered, or not.
+#[derive(Debug)]
+struct Ended {
+    held: Held,
+    /// To be stored, where there is a spool.
+    request: Option<Bytes>,
+    verdict: Verdict,
 }
 
 /// A batch with the books of its spans.
@@ -63,8 +91,13 @@ impl Worker {
         collector: Collector,
         limits: Limits,
         queue: Arc<Queue>,
+        spool: Option<Spool>,
         inbox: mpsc::UnboundedReceiver<Order>,
     ) -> Self {
+        if let Some(spool) = &spool {
+            queue.resume(spool.spans());
+            queue.note_corrupt(spool.corrupt());
+        }
         Self {
             collector: Arc::new(collector),
             limits,
@@ -73,15 +106,22 @@ impl Worker {
             open: None,
             full: VecDeque::new(),
             under_way: JoinSet::new(),
+            spool,
+            replay: JoinSet::new(),
+            replay_at: Instant::now(),
+            backoff: Backoff::new(),
             unreachable: Complaint::default(),
             rejecting: Complaint::default(),
+            overflowing: Complaint::default(),
         }
     }
 
     /// Works until nobody can order any more. What is unsent then counts as failed: whoever cares flushes first.
     pub(super) async fn run(mut self) {
         loop {
-            self.start_due(Instant::now());
+            let now = Instant::now();
+            self.start_due(now);
+            self.start_replay(now);
             let due = self.next_due();
             select! {
                 order = self.inbox.recv() => match order {
@@ -94,6 +134,7 @@ impl Worker {
                     None => return,
                 },
                 Some(ended) = self.under_way.join_next() => self.settle(ended),
+                Some(ended) = self.replay.join_next() => self.settle_replay(ended),
                 () = sleep_until_some(due) => {}
             }
         }
@@ -118,7 +159,8 @@ impl Worker {
     }
 
     /// Starts what is full or has waited long enough, as long as there is a place. A batch that finds none stays open
-    /// and grows, so that a slow collector gets fewer and larger requests.
+    /// and grows, so that a slow collector gets fewer and larger requests. While something is on disk, what is due goes
+    /// there too, behind it.
     fn start_due(&mut self, now: Instant) {
         while self.under_way.len() < self.limits.in_flight {
             let pressed = self.queue.pressed();
@@ -126,30 +168,124 @@ impl Worker {
             let Some(Load { batch, held, .. }) = self.full.pop_front().or_else(|| self.open.take_if(due)) else {
                 return;
             };
+            let request = batch.finish();
+            if self.spool.as_ref().is_some_and(|spool| !spool.is_empty()) {
+                self.store(held, &request);
+                continue;
+            }
             let collector = Arc::clone(&self.collector);
-            self.under_way.spawn(async move { (held, collector.send(batch.finish()).await) });
+            if self.spool.is_some() {
+                self.under_way.spawn(async move {
+                    let verdict = match collector.send_once(request.clone()).await {
+                        Answer::Taken { rejected, message } => Verdict::Taken { rejected, message },
+                        Answer::Refused(why) => Verdict::Refused(why),
+                        // The pause that was asked for is kept by whoever sends it from the disk.
+                        Answer::Later { why, .. } => Verdict::Unreachable(why),
+                    };
+                    Ended { held, request: Some(request), verdict }
+                });
+            } else {
+                self.under_way
+                    .spawn(async move { Ended { held, request: None, verdict: collector.send(request).await } });
+            }
+        }
+    }
+
+    /// Puts a request on disk.
+    fn store(&mut self, held: Held, request: &Bytes) {
+        let Some(spool) = &mut self.spool else { return };
+        match spool.store(request, held.spans()) {
+            Ok(()) => held.spooled(),
+            Err(Unstored::Full) => {
+                let spans = held.spans() as u64;
+                held.spool_full();
+                self.queue.note_error("the spool is full".to_owned());
+                if let Some(lost) = self.overflowing.lost(Instant::now(), spans) {
+                    let endpoint = self.collector.endpoint();
+                    warn!(
+                        "the spool for {endpoint} is full: {lost} lost, and more until the collector takes spans again"
+                    );
+                }
+            }
+            Err(Unstored::Failed(error)) => self.lost(held, format!("the spool cannot be written: {error}")),
+        }
+    }
+
+    /// Sends the oldest request on disk, when it is time to.
+    fn start_replay(&mut self, now: Instant) {
+        let Some(spool) = &mut self.spool else { return };
+        if now < self.replay_at || !self.replay.is_empty() {
+            return;
+        }
+        let oldest = spool.oldest(|spans| self.queue.spooled_failed(spans));
+        self.queue.note_corrupt(spool.corrupt());
+        if let Some((entry, request)) = oldest {
+            let collector = Arc::clone(&self.collector);
+            self.replay.spawn(async move { (entry, collector.send_once(request).await) });
+        }
+    }
+
+    fn settle_replay(&mut self, ended: Result<(Entry, Answer), JoinError>) {
+        let Some(spool) = &mut self.spool else { return };
+        let (entry, answer) = match ended {
+            Ok(ended) => ended,
+            // It stays on disk, and is tried again.
+            Err(error) => return self.queue.note_error(error.to_string()),
+        };
+        match answer {
+            Answer::Taken { rejected, message } => {
+                spool.remove(entry);
+                self.queue.spooled_taken(entry.spans, rejected);
+                self.backoff = Backoff::new();
+                let empty = spool.is_empty();
+                self.taken_words(rejected, message);
+                if empty {
+                    self.overflowing.over();
+                    info!("the collector at {} has taken everything that was on disk", self.collector.endpoint());
+                }
+            }
+            Answer::Refused(why) => {
+                spool.remove(entry);
+                self.queue.spooled_failed(entry.spans);
+                self.lost_words(entry.spans as u64, why);
+            }
+            Answer::Later { why, after } => {
+                self.replay_at = Instant::now() + self.backoff.pause(after).min(MAX_REPLAY_PAUSE);
+                self.queue.note_error(why);
+            }
         }
     }
 
     /// When there is something to start; nothing can be started while no place is free.
     fn next_due(&self) -> Option<Instant> {
-        if self.under_way.len() >= self.limits.in_flight {
-            return None;
-        }
-        self.open.as_ref().map(|load| load.since + self.limits.delay)
+        let places = self.under_way.len() < self.limits.in_flight;
+        let open = self.open.as_ref().filter(|_| places).map(|load| load.since + self.limits.delay);
+        let stored = self.spool.as_ref().is_some_and(|spool| !spool.is_empty()) && self.replay.is_empty();
+        open.into_iter().chain(stored.then_some(self.replay_at)).min()
     }
 
-    fn settle(&mut self, ended: Result<(Held, Verdict), JoinError>) {
+    fn settle(&mut self, ended: Result<Ended, JoinError>) {
         match ended {
-            Ok((held, Verdict::Taken { rejected, message })) => self.taken(held, rejected, message),
-            Ok((held, Verdict::Refused(why) | Verdict::Unreachable(why))) => self.lost(held, why),
+            Ok(Ended { held, verdict: Verdict::Taken { rejected, message }, .. }) => {
+                held.taken(rejected);
+                self.taken_words(rejected, message);
+            }
+            Ok(Ended { held, request: Some(request), verdict: Verdict::Unreachable(why) }) => {
+                if self.spool.as_ref().is_some_and(Spool::is_empty) {
+                    let endpoint = self.collector.endpoint();
+                    warn!("the collector at {endpoint} does not take spans ({why}): they go to disk until it does");
+                    self.replay_at = Instant::now() + self.backoff.pause(None);
+                }
+                self.queue.note_error(why);
+                self.store(held, &request);
+            }
+            Ok(Ended { held, verdict: Verdict::Refused(why) | Verdict::Unreachable(why), .. }) => self.lost(held, why),
             // The task dropped what it held, so its spans are counted already.
             Err(error) => self.queue.note_error(error.to_string()),
         }
     }
 
-    fn taken(&mut self, held: Held, rejected: usize, message: Option<String>) {
-        held.taken(rejected);
+    fn taken_words(&mut self, rejected: usize, message: Option<String>) {
         let endpoint = self.collector.endpoint();
         if let Some(lost) = self.unreachable.over() {
             info!("the collector at {endpoint} takes spans again; {lost} lost meanwhile");
@@ -172,6 +308,10 @@ impl Worker {
     fn lost(&mut self, held: Held, why: String) {
         let spans = held.spans() as u64;
         drop(held);
+        self.lost_words(spans, why);
+    }
+
+    fn lost_words(&mut self, spans: u64, why: String) {
         if let Some(lost) = self.unreachable.lost(Instant::now(), spans) {
             warn!(
                 "the collector at {} does not take spans ({why}): {lost} lost, and more until it does; check that it \
@@ -182,7 +322,7 @@ impl Worker {
         self.queue.note_error(why);
     }
 
-    /// Sends everything and waits for the answers until `deadline`; the rest is given up.
+    /// Sends everything and waits for the answers until `deadline`; the rest is given up, or stays on disk.
     async fn flush(&mut self, deadline: Instant) {
         let mut others = Vec::new();
         while let Ok(order) = self.inbox.try_recv() {
@@ -208,9 +348,15 @@ impl Worker {
         }
     }
 
-    /// Counts everything unanswered as failed: whatever is dropped here is.
+    /// Counts everything unanswered as failed: whatever is dropped here is. With a spool, only what is under way.
     async fn give_up(&mut self) {
         self.queue.note_error("not answered by the deadline of the last flush".to_owned());
+        if self.spool.is_some() {
+            // Those under way may have arrived; what was never sent has not.
+            for Load { batch, held, .. } in mem::take(&mut self.full) {
+                self.store(held, &batch.finish());
+            }
+        }
         self.full.clear();
         self.under_way.shutdown().await;
     }
@@ -221,6 +367,10 @@ impl Load {
         Self { batch: Batch::default(), held, since }
     }
 }
+
+/// Longest pause before the oldest request on disk is tried again, whatever the collector asks for: nothing is lost by
+/// waiting but time, and a `Retry-After` of hours is more often a mistake than a plan.
+const MAX_REPLAY_PAUSE: Duration = Duration::from_secs(300);
 
 /// Sleeps until `due`, or for ever.
 async fn sleep_until_some(due: Option<Instant>) {

@@ -66,6 +66,11 @@ fn watching(selection: &Selection) -> String {
     part("pid", selection.pids.iter().map(ToString::to_string).collect());
     part("port", selection.ports.iter().map(ToString::to_string).collect());
     part("executable", selection.executables.clone());
+    part("service", selection.services.clone());
+    part("command line", selection.commands.clone());
+    part("container", selection.containers.clone());
+    part("cgroup", selection.cgroups.clone());
+    part("user", selection.users.clone());
     part("not", selection.excluded.clone());
     format!("Watching {}.\n", parts.join("; "))
 }
@@ -101,6 +106,8 @@ fn destination(config: &Config) -> String {
 pub struct Delivered {
     /// Spans the collector took.
     pub exported: Option<u64>,
+    /// Spans on disk, for collectors that are away.
+    pub spooled: u64,
     /// Spans that were put on the page.
     pub printed: Option<u64>,
 }
@@ -111,6 +118,9 @@ pub fn summary(vitals: &Vitals, delivered: Delivered) -> String {
     if let Some(spans) = delivered.exported {
         // Writing to a `String` cannot fail.
         let _ = write!(text, " · {spans} exported");
+    }
+    if delivered.spooled > 0 {
+        let _ = write!(text, " · {} on disk until the collector is back", delivered.spooled);
     }
     let lost: Vec<_> = vitals
         .lost
@@ -253,6 +263,7 @@ mod tests {
             duration: None,
             record: None,
             quiet: false,
+            resource: Vec::new(),
             bounds: Bounds::default(),
         }
     }
@@ -301,11 +312,11 @@ mod tests {
         vitals.lost.records.add(Reason::RingFull, 10);
         vitals.lost.requests.add(Reason::Gap, 2);
         vitals.lost.requests.add(Reason::OverBudget, 1);
-        text += &summary(&vitals, Delivered { exported: Some(300), printed: None });
+        text += &summary(&vitals, Delivered { exported: Some(300), spooled: 9, printed: None });
         text += &summary(&Vitals { requests: 1, spans: 1, ..Vitals::default() }, Delivered::default());
         insta::assert_snapshot!(text, @r"
         312 requests · 311 spans · nothing lost
-        312 requests · 311 spans · 300 exported · lost 3 requests (over_budget 1, gap 2), 10 records (ring_full 10)
+        312 requests · 311 spans · 300 exported · 9 on disk until the collector is back · lost 3 requests (over_budget 1, gap 2), 10 records (ring_full 10)
         1 request · 1 span · nothing lost
         ");
     }
@@ -317,7 +328,7 @@ mod tests {
         vitals.lost.requests.add(Reason::Gap, 2);
         vitals.lost.parts.add(Reason::Gap, 1);
         vitals.lost.spans.add(Reason::QueueFull, 1);
-        let text = summary_json(&vitals, Delivered { exported: None, printed: Some(2) });
+        let text = summary_json(&vitals, Delivered { printed: Some(2), ..Delivered::default() });
         let all: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let summary = &all["summary"];
         assert_eq!(summary["lost"], serde_json::json!({ "gap": 3, "queue_full": 1 }));

@@ -9,7 +9,7 @@ use std::{collections::HashSet, fmt};
 use globset::{Glob, GlobBuilder, GlobMatcher};
 use spantap_common::{abi::MAX_PROCESSES, settings::Verdict};
 
-use crate::{config::Selection, process::ProcessFacts};
+use crate::{config::Selection, enrich::process, process::ProcessFacts};
 
 /// The user's selection, ready to be asked.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct Judge {
     ports: Vec<u16>,
     executables: Vec<Pattern>,
     excluded: Vec<Pattern>,
+    /// Kinds of selectors that were used, each with its patterns: one of them must match.
+    others: Vec<(Fact, Vec<GlobMatcher>)>,
     /// The named processes and their descendants that are alive. Law: at most [`MAX_PROCESSES`].
     family: HashSet<u32>,
 }
@@ -31,6 +33,7 @@ impl Judge {
             ports: selection.ports.clone(),
             executables: compile(&selection.executables)?,
             excluded: compile(&selection.excluded)?,
+            others: others(selection)?,
             family: selection.pids.iter().copied().collect(),
         })
     }
@@ -38,7 +41,7 @@ impl Judge {
     /// Whether verdicts depend on the process at all. If not, every process is a target and nobody has to be asked,
     /// neither now nor for the processes that run already.
     pub fn selects_processes(&self) -> bool {
-        !(self.pids.is_empty() && self.executables.is_empty() && self.excluded.is_empty())
+        !(self.pids.is_empty() && self.executables.is_empty() && self.excluded.is_empty() && self.others.is_empty())
     }
 
     /// Whether the process is traced. Selecting a process selects its descendants: servers serve in the workers that
@@ -46,6 +49,7 @@ impl Judge {
     pub fn judge(&mut self, facts: &ProcessFacts) -> Verdict {
         let selected = self.in_family(facts)
             && (self.executables.is_empty() || self.executables.iter().any(|pattern| pattern.matches(facts)))
+            && self.others.iter().all(|(fact, globs)| fact.is_among(globs, facts))
             && !self.excluded.iter().any(|pattern| pattern.matches(facts));
         if selected { Verdict::Target } else { Verdict::Ignored }
     }
@@ -78,6 +82,10 @@ impl fmt::Display for Judge {
         if !self.executables.is_empty() {
             clauses.push(format!("executable {}", list(&self.executables)));
         }
+        for (fact, globs) in &self.others {
+            let globs: Vec<_> = globs.iter().map(GlobMatcher::glob).collect();
+            clauses.push(format!("{} {}", fact.name(), list(&globs)));
+        }
         if !self.ports.is_empty() {
             clauses.push(format!("port {}", list(&self.ports)));
         }
@@ -94,6 +102,62 @@ impl fmt::Display for Judge {
 
 fn list(items: &[impl fmt::Display]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+}
+
+/// What else a process can be selected by.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Fact {
+    Service,
+    Command,
+    Container,
+    Cgroup,
+    User,
+}
+
+impl Fact {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Command => "command line",
+            Self::Container => "container",
+            Self::Cgroup => "cgroup",
+            Self::User => "user",
+        }
+    }
+
+    /// Whether what is known of the process matches one of `globs`. What is not known matches none.
+    fn is_among(self, globs: &[GlobMatcher], facts: &ProcessFacts) -> bool {
+        let matches = |text: &str| globs.iter().any(|glob| glob.is_match(text));
+        match self {
+            Self::Service => matches(&process::service(facts)),
+            Self::Command => matches(&facts.arguments.join(" ")),
+            Self::Container => process::container(facts).is_some_and(matches),
+            Self::Cgroup => matches(&facts.cgroup),
+            Self::User => facts.owner.as_deref().is_some_and(matches),
+        }
+    }
+}
+
+fn others(selection: &Selection) -> Result<Vec<(Fact, Vec<GlobMatcher>)>, globset::Error> {
+    let Selection { services, commands, containers, cgroups, users, .. } = selection;
+    let mut kinds = Vec::new();
+    for (fact, globs) in [
+        (Fact::Service, services),
+        (Fact::Command, commands),
+        (Fact::Container, containers),
+        (Fact::Cgroup, cgroups),
+        (Fact::User, users),
+    ] {
+        // In a path `*` stays within one part of it; the others are texts, whatever they contain.
+        let compile = |glob: &String| {
+            let built = GlobBuilder::new(glob).literal_separator(fact == Fact::Cgroup).build();
+            built.map(|glob| glob.compile_matcher())
+        };
+        if !globs.is_empty() {
+            kinds.push((fact, globs.iter().map(compile).collect::<Result<_, _>>()?));
+        }
+    }
+    Ok(kinds)
 }
 
 /// A glob over the executable's path, or over its file name when there is no slash in the glob. As in a shell, `*` stays

@@ -6,7 +6,7 @@
 /// The attributes, in their order; of a key that comes twice, the last. Nothing if the value is malformed: "In case of
 /// any error, e.g. failure during the decoding process, the entire environment variable value SHOULD be discarded"
 /// (<https://opentelemetry.io/docs/specs/otel/resource/sdk/#specifying-resource-information-via-an-environment-variable>).
-pub(super) fn parse(value: &str) -> Option<Vec<(String, String)>> {
+pub(crate) fn parse(value: &str) -> Option<Vec<(String, String)>> {
     if value.len() > MAX_BYTES {
         return None;
     }

@@ -305,7 +305,7 @@ mod tests {
     };
 
     fn with(play: Play, identity: [u64; 3]) -> Play {
-        play.as_task(identity)
+        play.of_task(identity)
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Play {
     }
 
     /// What follows is done by the task of this identity.
-    pub(super) fn as_task(self, identity: [u64; 3]) -> Self {
+    pub(super) fn of_task(self, identity: [u64; 3]) -> Self {
         Self { identity, ..self }
     }
 
@@ -262,12 +262,14 @@ fn a_thread_that_contradicts_the_header_is_no_evidence() {
 impl Play {
     fn receives_with(self, request: char, name: &str, tid: u32) -> Self {
         let ids = [name.into()].into_iter().collect();
-        self.act(What::Received { request: id(request.into()), by: self.task(tid), trace: None, ids })
+        let by = self.task(tid);
+        self.act(What::Received { request: id(request.into()), by, trace: None, ids })
     }
 
     fn calls_with(self, call: char, name: &str, tid: u32) -> Self {
         let ids = [name.into()].into_iter().collect();
-        self.act(What::Called { call: id(call.into()), by: self.task(tid), connected: None, trace: None, ids })
+        let by = self.task(tid);
+        self.act(What::Called { call: id(call.into()), by, connected: None, trace: None, ids })
     }
 }
 

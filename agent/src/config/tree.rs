@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Every setting there is.
+//!
+//! In: nothing. Out: the tree that all layers fill: its shape is the YAML file's, its paths are the variables
+//! (`export.batch.delay` is `SPANTAP_EXPORT_BATCH_DELAY`), its comments are the reference, its defaults are here. It
+//! decides nothing: what a setting leads to is written where it is used.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::leaf::{
+    Address, AtLeastOne, Compression, Count, Exporter, File, Flag, Pattern, Pid, Port, Secret, Size, Speech, Style,
+    Text, Time, Way, When,
+};
+use crate::export::{Limits, SpanLimits};
+
+/// The configuration of spantap.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Settings {
+    /// Only these processes, with their descendants. Selectors of one kind are alternatives, different kinds must all
+    /// hold, and `exclude` wins.
+    pub(super) pid: Vec<Pid>,
+    /// Only connections to these ports: a server's own, or the one a client calls.
+    pub(super) port: Vec<Port>,
+    /// Only executables like these: a file name (`node`, `python3*`), or a whole path when it has a slash.
+    pub(super) exe: Vec<Pattern>,
+    /// Never executables like these.
+    pub(super) exclude: Vec<Pattern>,
+    /// Only services with names like these.
+    pub(super) service: Vec<Pattern>,
+    /// Only processes whose command line is like this, its words joined by blanks: `*manage.py runserver*`.
+    pub(super) command: Vec<Pattern>,
+    /// Only containers with ids like these: `3f9c*`.
+    pub(super) container: Vec<Pattern>,
+    /// Only processes in cgroups like these: `/kubepods/**`, `/system.slice/nginx.service`.
+    pub(super) cgroup: Vec<Pattern>,
+    /// Only processes of these users.
+    pub(super) user: Vec<Pattern>,
+    /// Print traces: `tree`, `text` (a line a request) or `json` (OTLP lines). Without it, and without anywhere to
+    /// export to, it is tree on a terminal and text elsewhere.
+    pub(super) print: Option<Style>,
+    /// Colours: `auto` is on terminals only.
+    pub(super) color: Option<When>,
+    /// Say nothing but traces and errors.
+    pub(super) quiet: Option<Flag>,
+    /// Stop after this time.
+    pub(super) duration: Option<Time>,
+    /// Watch in this way only, as KERNELS.md has them. Without it the best that the kernel takes is used.
+    pub(super) tier: Option<Way>,
+    /// What spantap says about itself on standard error: a filter such as `info` or `spantap::export=debug`.
+    pub(super) log: Option<Text>,
+    /// Export to this OTLP endpoint: the short form of `export.otlp.endpoint`, which also knows that collectors speak
+    /// gRPC on port 4317.
+    pub(super) otlp: Option<Address>,
+    /// Nothing is exported, whatever else is set.
+    pub(super) disabled: Option<Flag>,
+    /// Attributes of every resource, such as `deployment.environment.name: staging`. What a service declares of itself
+    /// wins.
+    pub(super) resource: BTreeMap<String, Text>,
+    /// Where spans are sent, and how.
+    pub(super) export: Export,
+}
+
+/// Where spans are sent, and how.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Export {
+    /// The exporters of traces: `otlp`, `otlp/stdout`, `console`, `zipkin`, `none`. Without them it is `otlp` where an
+    /// endpoint is set.
+    pub(super) traces: Vec<Exporter>,
+    /// The collector.
+    pub(super) otlp: Otlp,
+    /// Zipkin, where `traces` has it.
+    pub(super) zipkin: Zipkin,
+    /// More collectors: each gets every span, from a queue of its own.
+    pub(super) destinations: Vec<More>,
+    /// How spans are gathered into requests, for each destination.
+    pub(super) batch: Batch,
+    /// Spans on disk, while a collector is away.
+    pub(super) spool: Spool,
+    /// What a span may have; the rest is left out, and counted in the span.
+    pub(super) limits: SpanBounds,
+}
+
+/// The collector.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Otlp {
+    /// Its address: scheme, host and port, `http://localhost:4318`.
+    pub(super) endpoint: Option<Address>,
+    /// How it is spoken to; `http/protobuf` where nothing is said.
+    pub(super) protocol: Option<Speech>,
+    /// Sent with every request: API keys, tenants.
+    pub(super) headers: Option<BTreeMap<String, Secret>>,
+    /// The longest that a request may take with its retries; 10s where nothing is said.
+    pub(super) timeout: Option<Time>,
+    /// Whether bodies are compressed.
+    pub(super) compression: Option<Compression>,
+    /// Whether a gRPC endpoint without a scheme is spoken to in plain text.
+    pub(super) insecure: Option<Flag>,
+    /// PEM file of the certificates that the collector is verified by, instead of those of the public web.
+    pub(super) certificate: Option<File>,
+    /// PEM file of the certificate chain that spantap presents.
+    pub(super) client_certificate: Option<File>,
+    /// PEM file of that chain's private key.
+    pub(super) client_key: Option<File>,
+    /// What is different for traces.
+    pub(super) traces: Signal,
+}
+
+/// What is different for one signal.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Signal {
+    /// The whole URL, used as it is.
+    pub(super) endpoint: Option<Address>,
+    /// As `export.otlp.protocol`.
+    pub(super) protocol: Option<Speech>,
+    /// Instead of `export.otlp.headers`.
+    pub(super) headers: Option<BTreeMap<String, Secret>>,
+    /// As `export.otlp.timeout`.
+    pub(super) timeout: Option<Time>,
+    /// As `export.otlp.compression`.
+    pub(super) compression: Option<Compression>,
+    /// As `export.otlp.insecure`.
+    pub(super) insecure: Option<Flag>,
+    /// As `export.otlp.certificate`.
+    pub(super) certificate: Option<File>,
+    /// As `export.otlp.client_certificate`.
+    pub(super) client_certificate: Option<File>,
+    /// As `export.otlp.client_key`.
+    pub(super) client_key: Option<File>,
+}
+
+/// Zipkin.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Zipkin {
+    /// The whole URL; `http://localhost:9411/api/v2/spans` where nothing is said.
+    pub(super) endpoint: Option<Address>,
+    /// The longest that a request may take with its retries; 10s where nothing is said.
+    pub(super) timeout: Option<Time>,
+}
+
+/// Another collector.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct More {
+    /// What it is called in messages and numbers.
+    pub(super) name: Text,
+    /// Its address: scheme, host and port; for HTTP `/v1/traces` is added where it is missing.
+    pub(super) endpoint: Address,
+    /// How it is spoken to; gRPC on port 4317, else `http/protobuf`, where nothing is said.
+    pub(super) protocol: Option<Speech>,
+    /// Sent with every request.
+    #[serde(default)]
+    pub(super) headers: BTreeMap<String, Secret>,
+    /// The longest that a request may take with its retries; 10s where nothing is said.
+    pub(super) timeout: Option<Time>,
+    /// Whether bodies are compressed.
+    pub(super) compression: Option<Compression>,
+    /// As `export.otlp.certificate`.
+    pub(super) certificate: Option<File>,
+    /// As `export.otlp.client_certificate`.
+    pub(super) client_certificate: Option<File>,
+    /// As `export.otlp.client_key`.
+    pub(super) client_key: Option<File>,
+}
+
+/// How spans are gathered into requests.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Batch {
+    /// The longest that a span waits for company. 1s: a span is visible 1.5 s after its end.
+    pub(super) delay: Time,
+    /// Spans that wait or are under way, for each destination. 16384: nearly a second of the busiest host, and 16 MiB.
+    pub(super) queue: AtLeastOne,
+    /// Spans in one request.
+    pub(super) spans: AtLeastOne,
+    /// The longest that an export may take, if that is shorter than the destination's own timeout.
+    pub(super) timeout: Option<Time>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        let Limits { delay, queue_spans, batch_spans, .. } = Limits::default();
+        Self { delay: Time(delay), queue: AtLeastOne(queue_spans), spans: AtLeastOne(batch_spans), timeout: None }
+    }
+}
+
+/// Spans on disk, while a collector is away.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Spool {
+    /// The folder, such as `/var/lib/spantap/spool`; each destination has one of its own in it. Without it spans are given
+    /// up when a collector has not taken them for the time of `export.otlp.timeout`.
+    pub(super) path: Option<File>,
+    /// The most that a destination may have on disk. What does not fit is counted. 256MiB: some twelve minutes of 2,000
+    /// spans a second.
+    pub(super) size: Size,
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self { path: None, size: Size(256 << 20) }
+    }
+}
+
+/// What a span may have.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct SpanBounds {
+    /// Attributes.
+    pub(super) attributes: Count,
+    /// Characters of a text; no bound where nothing is said, as what is captured is bounded.
+    pub(super) characters: Option<Count>,
+    /// Links.
+    pub(super) links: Count,
+    /// Attributes of a link.
+    pub(super) link_attributes: Count,
+}
+
+impl Default for SpanBounds {
+    fn default() -> Self {
+        let SpanLimits { attributes, links, link_attributes, .. } = SpanLimits::default();
+        Self {
+            attributes: Count(attributes),
+            characters: None,
+            links: Count(links),
+            link_attributes: Count(link_attributes),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! Where the backends come from.
+//!
+//! In: nothing. Out: each one's program under `target/backends/bin`, made the first time it is asked for: Jaeger and the
+//! collector from Go's module proxy, checked against its checksum database, Zipkin from Maven's repository.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::command::{answer, find, root, run};
+
+/// Jaeger 2.13.0. Its tags of version 2 are no versions of Go's; 1.76.0 is the same commit.
+pub(super) fn jaeger() -> Result<PathBuf> {
+    made("jaeger", |folder, program| {
+        fs::write(folder.join("go.mod"), JAEGER)?;
+        // Its sums go with it: whoever requires a module of this size would have to collect them anew.
+        let module = ["mod", "download", "-json", "github.com/jaegertracing/jaeger@v1.76.0"];
+        let described = answer(go(folder)?.args(module)).context("fetch Jaeger's module")?;
+        let described: serde_json::Value = serde_json::from_str(&described)?;
+        let sums = Path::new(described["Dir"].as_str().context("a module has a folder")?).join("go.sum");
+        fs::write(folder.join("go.sum"), fs::read(sums)?)?;
+        let package = "github.com/jaegertracing/jaeger/cmd/jaeger";
+        run(go(folder)?.args(["build", "-mod=mod", "-ldflags", "-s -w", "-o"]).arg(program).arg(package))
+    })
+}
+
+/// The OpenTelemetry Collector 0.158.0, with the components of `collector-manifest.yaml`.
+pub(super) fn collector() -> Result<PathBuf> {
+    made("otelcol", |folder, program| {
+        fs::write(folder.join("manifest.yaml"), include_str!("collector-manifest.yaml"))?;
+        let builder = "go.opentelemetry.io/collector/cmd/builder@v0.158.0";
+        run(go(folder)?.env("GOBIN", folder).args(["install", "-ldflags", "-s -w", builder]))?;
+        let make = Command::new(folder.join("builder"));
+        let mut make = environment(make);
+        run(make.current_dir(folder).args(["--config", "manifest.yaml", "--skip-compilation"]))?;
+        run(go(&folder.join("build"))?.args(["build", "-ldflags", "-s -w", "-o"]).arg(program).arg("."))
+    })
+}
+
+/// Zipkin's server 3.6.1.
+pub(super) fn zipkin() -> Result<PathBuf> {
+    if find("java").is_none() {
+        bail!("Zipkin needs Java 17: apt-get install openjdk-17-jre-headless");
+    }
+    made("zipkin.jar", |folder, program| {
+        let maven = find("mvn").context("Zipkin is fetched with Maven: apt-get install maven")?;
+        let mut get = Command::new(maven);
+        get.current_dir(folder).args([
+            "-q",
+            "-B",
+            "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy",
+            "-Dartifact=io.zipkin:zipkin-server:3.6.1:jar:exec",
+            "-Dmdep.stripVersion=true",
+        ]);
+        run(get.arg(format!("-DoutputDirectory={}", folder.display())))?;
+        fs::rename(folder.join("zipkin-server-exec.jar"), program).context("take Zipkin's file")
+    })
+}
+
+/// The program `name`, made by `make` in a folder of its own if it is not there.
+fn made(name: &str, make: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<PathBuf> {
+    let all = root().join("target/backends");
+    let program = all.join("bin").join(name);
+    if !program.exists() {
+        let folder = all.join("work").join(name);
+        fs::create_dir_all(&folder)?;
+        fs::create_dir_all(all.join("bin"))?;
+        // Half a program is none.
+        let unfinished = all.join("bin").join(format!("{name}.new"));
+        make(&folder, &unfinished).with_context(|| format!("make {name}"))?;
+        fs::rename(&unfinished, &program)?;
+    }
+    Ok(program)
+}
+
+fn go(folder: &Path) -> Result<Command> {
+    let go = find("go").or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|go| go.exists()));
+    let mut command =
+        environment(Command::new(go.context("this backend is built with Go 1.25 or newer: https://go.dev/dl")?));
+    command.current_dir(folder);
+    Ok(command)
+}
+
+fn environment(mut command: Command) -> Command {
+    command.envs([("CGO_ENABLED", "0"), ("GOFLAGS", "-trimpath -buildvcs=false")]);
+    command
+}
+
+const JAEGER: &str = "\
+module jaegerbuild
+
+go 1.24.6
+
+require github.com/jaegertracing/jaeger v1.76.0
+
+replace github.com/Shopify/sarama => github.com/Shopify/sarama v1.33.0
+";
