@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod event;
 pub mod identity;
 pub mod loss;
+pub mod opaque;
 pub mod settings;
 pub mod sniff;
 #[cfg(feature = "user")]

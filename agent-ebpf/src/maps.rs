@@ -10,6 +10,7 @@ use aya_ebpf::{
 use spantap_common::{
     abi::{MAX_AGENT_CONNECTIONS, MAX_BATCHES, MAX_PORTS, MAX_PROCESSES, MAX_SOCKETS, MAX_UNWANTED, RING_BYTES},
     loss::Reason,
+    opaque::Opaque,
     settings::ProcessSettings,
 };
 
@@ -22,6 +23,11 @@ pub(crate) static RING: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
 /// Losses by [`Reason`]. Written by every probe, summed over the CPUs by the agent.
 #[map]
 pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT as u32, 0);
+
+/// Sockets that were left alone because no request can begin as they did, by [`Opaque`]. Written once for each socket,
+/// summed over the CPUs by the agent.
+#[map]
+pub(crate) static LEFT_ALONE: PerCpuArray<u64> = PerCpuArray::with_max_entries(Opaque::COUNT as u32, 0);
 
 /// A socket's state, as long as the socket lives. Written and read by the socket probes; bounded by the number of
 /// sockets. No memory: `LOST[SocketStateFull]` counts it and the call is passed over.

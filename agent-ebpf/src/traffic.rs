@@ -10,6 +10,7 @@ use spantap_common::{
     abi::{SNIFF_CALLS, SNIFF_SEGMENTS},
     event::{data::Direction, socket::Origin},
     loss::Reason,
+    opaque::Opaque,
     sniff::{self, Guess, PREFIX},
 };
 
@@ -18,6 +19,7 @@ use crate::{
     call::{Buffers, NoSegment},
     kernel::{Positions, Registers, Sock, Stream},
     loss,
+    maps::LEFT_ALONE,
     payload::{self, Moved},
     runtime, socket,
     state::{CAPTURED, IGNORED, PROBING, State, UNKNOWN},
@@ -135,19 +137,32 @@ fn probe(state: &mut State, buffers: Buffers, direction: Direction, length: u32,
             Some(())
         }
         // A server of HTTP/1 does not speak first, and a client's first bytes are a request.
-        Guess::Unknown if birth_seen => {
-            state.verdict = IGNORED;
-            None
-        }
+        Guess::Unknown if birth_seen => left_alone(state, opaque(state)),
         // In the middle of a stream most calls begin with something else: the rest of a body, a response.
         Guess::Undecided | Guess::Unknown => {
             state.misses += 1;
-            if state.misses >= SNIFF_CALLS {
-                state.verdict = IGNORED;
+            let opaque = opaque(state);
+            if state.misses >= SNIFF_CALLS || matches!(opaque, Opaque::FastCgi) {
+                return left_alone(state, opaque);
             }
             None
         }
     }
+}
+
+/// No request comes from here: the socket is none of ours, and counted as what it looks like.
+#[inline(always)]
+fn left_alone(state: &mut State, opaque: Opaque) -> Option<()> {
+    state.verdict = IGNORED;
+    // SAFETY: a look-up that succeeded points to this CPU's slot; see `loss.rs` for what an interruption costs.
+    unsafe { *LEFT_ALONE.get_ptr_mut(opaque as u32)? += 1 };
+    None
+}
+
+/// What the bytes collected so far look like, if they are no request.
+#[inline(always)]
+fn opaque(state: &State) -> Opaque {
+    state.prefix.first_chunk::<PREFIX>().map_or(Opaque::Other, |prefix| Opaque::of(prefix, state.prefix_length))
 }
 
 /// Whether earlier bytes were not seen, so that any call may begin with anything.

@@ -69,6 +69,8 @@ pub(crate) fn announce(sock: Sock, state: &mut State, before: Positions) -> Opti
     let introduction = SocketRecord {
         header: task::header(Kind::Unix, state.cookie, size_of::<UnixRecord>() as u32),
         cgroup: task::cgroup(),
+        connected_at: 0,
+        connected_by: 0,
         local: Endpoint::unix(state.cookie),
         peer: Endpoint::unix(peer.cookie()),
         netns: sock.netns(),

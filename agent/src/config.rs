@@ -21,7 +21,7 @@ use self::{
     environment::{Environment, Variables},
     values::{closest, duration, glob, list, number, one_of},
 };
-use crate::{export, kernel::Tier, pipeline, sample};
+use crate::{enrich::route, export, kernel::Tier, metrics, pipeline, sample};
 
 /// Everything `run` needs to know.
 #[derive(Clone, Debug)]
@@ -92,6 +92,12 @@ pub struct Output {
     pub print: Option<Print>,
     /// Which of them are sent to the destinations.
     pub sampling: sample::Settings,
+    /// What is measured, and who may ask for it.
+    pub metrics: metrics::Settings,
+    /// Where numbers are sent, if that was asked for.
+    pub metric_destinations: Vec<Destination>,
+    /// What spans are called.
+    pub routes: route::Settings,
     /// Nobody said where spans go: a collector on this machine gets them instead of standard output, if there is one.
     pub unasked: bool,
     /// Bounds of each destination's queue and requests.
@@ -172,6 +178,19 @@ impl Destination {
             gzip: false,
             tls: Tls::default(),
         }
+    }
+
+    /// Where the same collector takes metrics; Zipkin takes none.
+    fn for_metrics(&self) -> Option<Self> {
+        let endpoint = match self.protocol {
+            Protocol::Grpc => self.endpoint.clone(),
+            Protocol::HttpProtobuf | Protocol::HttpJson => {
+                let base = self.endpoint.strip_suffix("/v1/traces").unwrap_or(self.endpoint.trim_end_matches('/'));
+                format!("{base}/v1/metrics")
+            }
+            Protocol::Zipkin => return None,
+        };
+        Some(Self { endpoint, ..self.clone() })
     }
 
     /// The endpoint for human eyes: user name and password of the URL are hidden.
@@ -425,10 +444,13 @@ impl Desk<'_> {
         // Asked even when nothing is printed, so that a wrong --color is never overlooked.
         let print = self.print(style.unwrap_or(PrintStyle::Text), given.color);
         Output {
+            metric_destinations: destinations.iter().filter_map(Destination::for_metrics).collect(),
             unasked: silent && asked.is_none() && !otlp::disabled(&mut self.variables),
             destinations,
             print: style.map(|_| print),
             sampling: sampling::settings(&mut self.variables),
+            metrics: sampling::metrics(&mut self.variables),
+            routes: route::Settings::default(),
             limits: otlp::limits(&mut self.variables),
         }
     }

@@ -561,6 +561,7 @@ mod tests {
                 moment: moment([0; 3]),
                 id: SocketId(10),
                 cgroup: 11,
+                connected: None,
                 local: Endpoint::unix(10),
                 peer: Endpoint::unix(12),
                 netns: 13,

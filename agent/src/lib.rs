@@ -15,6 +15,7 @@ pub mod vitals;
 // The pure stages, left to right.
 pub mod enrich;
 pub mod event;
+pub mod metrics;
 pub mod pairing;
 pub mod pipeline;
 pub mod protocol;
@@ -32,6 +33,7 @@ pub mod export;
 pub mod kernel;
 pub mod live;
 pub mod memory;
+pub mod meter;
 pub mod outputs;
 pub mod priority;
 pub mod run;

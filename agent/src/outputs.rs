@@ -35,6 +35,8 @@ use crate::{
         screen::Width,
         view::{Live, Style},
     },
+    meter::Meter,
+    metrics::own::{Books, Destination},
     sample::Sampler,
     time::{Timestamp, WallOffset},
     vitals::{Tally, Vitals},
@@ -52,6 +54,10 @@ pub struct Outputs<'a> {
     shortfall: Shortfall,
     /// Decides which spans are exported, and holds back those that it cannot decide about yet.
     sampler: Sampler,
+    /// Where somebody wants numbers.
+    meter: Option<Meter>,
+    /// Records lost so far, as the loop told last.
+    records: Tally,
     /// Of the last batch: what is held back leaves with it.
     wall: WallOffset,
 }
@@ -75,12 +81,17 @@ impl<'a> Outputs<'a> {
             silence: None,
             shortfall: Shortfall::default(),
             sampler: Sampler::new(config.output.sampling.clone(), seed),
+            meter: Meter::open(&config.output.metrics, &config.output.metric_destinations, seed, runtime)?,
+            records: Tally::default(),
             wall: WallOffset::default(),
         })
     }
 
     /// The probes are live: says so, and begins to listen for silence.
     pub fn begin(&mut self, kernel: &str, tier: Tier, probes: usize, took: Duration, now: Timestamp) {
+        if let Some(meter) = &self.meter {
+            meter.ready();
+        }
         if self.config.quiet {
             return;
         }
@@ -101,6 +112,17 @@ impl<'a> Outputs<'a> {
         let room = Vec::with_capacity(spans.len());
         let spans = std::mem::replace(spans, room);
         self.wall = wall;
+        if let Some(meter) = &mut self.meter {
+            meter.observe(&spans, now);
+        }
+        self.deliver(spans, wall, now);
+        let Self { config, exporters, sampler, meter, records, .. } = self;
+        if let Some(meter) = meter {
+            meter.tick(now, wall, || books(config, vitals, records, sampler, exporters));
+        }
+    }
+
+    fn deliver(&mut self, spans: Vec<ServiceSpan>, wall: WallOffset, now: Timestamp) {
         if self.exporters.is_empty() {
             if let Some(printer) = &mut self.printer {
                 printer.take(spans, wall, now);
@@ -112,6 +134,9 @@ impl<'a> Outputs<'a> {
         }
         let mut exported = Vec::with_capacity(spans.len());
         self.sampler.take(spans, now, &mut exported);
+        if let Some(meter) = &mut self.meter {
+            meter.exemplify(&exported);
+        }
         self.offer(exported);
     }
 
@@ -129,6 +154,7 @@ impl<'a> Outputs<'a> {
 
     /// `records` were lost so far: a warning says so, once in a while.
     pub fn lost(&mut self, records: &Tally, now: Timestamp) {
+        self.records = *records;
         if let Some(news) = self.shortfall.news(records, now) {
             warn!("{news}");
         }
@@ -165,11 +191,42 @@ impl<'a> Outputs<'a> {
             *delivered.exported.get_or_insert_default() += stats.exported;
         }
         vitals.unsampled = self.sampler.counts().unsampled;
+        if let Some(meter) = self.meter {
+            let books = books(self.config, vitals, &vitals.lost.records, &self.sampler, &self.exporters);
+            meter.finish(now, self.wall, books, self.runtime, FLUSH);
+        }
         if self.config.output.print.is_some_and(|print| print.style == PrintStyle::Json) {
             say(&format!("{}\n", messages::summary_json(vitals, delivered)));
         } else if !self.config.quiet {
             say(&messages::summary(vitals, delivered));
         }
+    }
+}
+
+/// The agent's books as they are now.
+fn books(config: &Config, vitals: &Vitals, records: &Tally, sampler: &Sampler, exporters: &[Exporter]) -> Books {
+    let mut vitals = vitals.clone();
+    vitals.lost.records = *records;
+    let capacity = config.bounds.queue_spans.unwrap_or(config.output.limits.queue_spans) as u64;
+    let destinations = exporters.iter().zip(&config.output.destinations).map(|(exporter, destination)| {
+        let stats = exporter.stats();
+        let dropped = [("queue_full", stats.queue_full), ("failed", stats.failed), ("rejected", stats.rejected)];
+        Destination {
+            name: destination.name.clone(),
+            waiting: stats.waiting,
+            capacity,
+            exported: stats.exported,
+            dropped: dropped.to_vec(),
+        }
+    });
+    Books {
+        in_flight: vitals.requests.saturating_sub(vitals.spans + vitals.lost.requests.total()),
+        sampling: sampler.counts(),
+        destinations: destinations.collect(),
+        maps: vec![("RING".to_owned(), None, config.bounds.ring_bytes.into())],
+        memory: vec![("ring", config.bounds.ring_bytes.into())],
+        vitals,
+        ..Books::default()
     }
 }
 

@@ -36,7 +36,7 @@ use crate::{
     capture::{Frame, Preamble, Recorder, ReplayError, Replayer},
     clock,
     config::Config,
-    enrich::ServiceSpan,
+    enrich::{ServiceSpan, route::Routes},
     event::{self, Event, Process},
     export::local,
     kernel::{Controls, Pace, Probes, Settings, State, Unsupported, ring},
@@ -51,7 +51,7 @@ use crate::{
         selection::Judge,
     },
     time::{Timestamp, WallOffset},
-    vitals::Tally,
+    vitals::{LeftAlone, Tally},
 };
 
 /// Why the agent could not do its work.
@@ -116,7 +116,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let live = probes.verdicts().iter().filter(|verdict| verdict.state == State::Used).count();
     outputs.begin(&kernel_release(), probes.tier(), live, started.elapsed(), clock::now());
 
-    let pipeline = Pipeline::with_limits(preamble.seed, preamble.host, config.bounds.pipeline);
+    let mut pipeline = Pipeline::with_limits(preamble.seed, preamble.host, config.bounds.pipeline);
+    pipeline.set_routes(routes(config)?);
     let mut inlet = Inlet { pipeline, recorder, spans: Vec::new() };
     let deadline = config.duration.map(|duration| Instant::now() + duration);
     let mut grace_ends = None;
@@ -170,6 +171,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     outputs.take(&mut inlet.spans, inlet.pipeline.vitals(), clock::wall_offset(), clock::now());
     let mut vitals = inlet.pipeline.vitals().clone();
     vitals.lost.records = lost_records(&probes, &inlet);
+    vitals.left_alone = LeftAlone(probes.left_alone());
     inlet.close()?;
     outputs.finish(&mut vitals, clock::now());
     Ok(())
@@ -222,6 +224,7 @@ pub fn replay(path: &Path, config: &Config) -> Result<(), RunError> {
     let mut outputs = Outputs::open(config, &runtime)?;
     let Preamble { seed, host } = replayer.preamble().clone();
     let mut pipeline = Pipeline::new(seed, host);
+    pipeline.set_routes(routes(config)?);
     let mut spans = Vec::new();
     let (mut now, mut wall) = (Timestamp::default(), WallOffset::default());
     while let Some(frame) = replayer.next_frame().map_err(failed)? {
@@ -235,6 +238,11 @@ pub fn replay(path: &Path, config: &Config) -> Result<(), RunError> {
     outputs.take(&mut spans, pipeline.vitals(), wall, now);
     outputs.finish(&mut pipeline.vitals().clone(), now);
     Ok(())
+}
+
+/// The configured routes.
+fn routes(config: &Config) -> anyhow::Result<Routes> {
+    Routes::new(&config.output.routes).map_err(|mistakes| anyhow::anyhow!(mistakes.join("; ")))
 }
 
 /// The operating system's randomness: trace ids decide what is sampled, and must not be predictable.

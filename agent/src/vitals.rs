@@ -7,7 +7,7 @@
 //! requests were in records that nobody read.
 
 use serde::{Serialize, Serializer};
-use spantap_common::loss::Reason;
+use spantap_common::{loss::Reason, opaque::Opaque};
 
 /// Everything that is counted.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
@@ -29,12 +29,33 @@ pub struct Vitals {
     pub unread: u64,
     /// Connections given up because nothing was heard of them for too long: their close was lost, or they are idle.
     pub expired: u64,
+    /// Sockets left alone because what they carry is not followed, by what it looks like.
+    pub left_alone: LeftAlone,
     /// Spans not exported because their trace is not sampled; the local view shows them all the same.
     pub unsampled: u64,
     /// What was lost.
     pub lost: Losses,
     /// Spans by how their parent was found.
     pub links: Links,
+}
+
+/// Sockets by what they carry; counted by the probes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct LeftAlone(pub [u64; Opaque::COUNT]);
+
+impl LeftAlone {
+    /// How many look like this.
+    pub fn of(&self, opaque: Opaque) -> u64 {
+        self.0[opaque as usize]
+    }
+}
+
+impl Serialize for LeftAlone {
+    /// The kinds that occurred, by label.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let kinds = Opaque::ALL.iter().map(|opaque| (opaque.label(), self.of(*opaque)));
+        serializer.collect_map(kinds.filter(|(_, n)| *n > 0))
+    }
 }
 
 /// Losses by what they are losses of.

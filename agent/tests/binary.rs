@@ -58,7 +58,7 @@ async fn golden(transport: Transport, protocol: &str, trace: u128) {
     };
 
     let [(resource, server)] = spans(SERVER)[..] else { panic!("one SERVER span, not {}", spans(SERVER).len()) };
-    assert_eq!(server.name, "GET");
+    assert_eq!(server.name, "GET /users/{id}");
     assert_eq!(server.parent_span_id, PARENT);
     assert_eq!(server.flags, 0x303, "sampled, random, the parent is known to be remote");
     assert_eq!(server.trace_state, "vendor=opaque");
@@ -68,8 +68,8 @@ async fn golden(transport: Transport, protocol: &str, trace: u128) {
         listed(&server.attributes),
         format!(
             "client.address=127.0.0.1 error.type=503 http.request.method=GET http.response.status_code=503 \
-             network.peer.address=127.0.0.1 network.peer.port={peer} network.protocol.version=1.1 server.address=shop \
-             server.port=8080 spantap.link.method=header url.path=/users/42 url.query=x=1&sig=REDACTED url.scheme=http \
+             http.route=/users/{{id}} network.peer.address=127.0.0.1 network.peer.port={peer} network.protocol.version=1.1 server.address=shop \
+             server.port=8080 spantap.link.method=header spantap.route.source=heuristic url.path=/users/42 url.query=x=1&sig=REDACTED url.scheme=http \
              user_agent.original=curl/8"
         )
     );

@@ -32,9 +32,9 @@ pub struct UnixRecord {
 }
 
 const _: () = {
-    assert!(size_of::<UnixRecord>() == 216);
-    assert!(offset_of!(UnixRecord, name) == 104);
-    assert!(offset_of!(UnixRecord, reserved) == 212);
+    assert!(size_of::<UnixRecord>() == 232);
+    assert!(offset_of!(UnixRecord, name) == 120);
+    assert!(offset_of!(UnixRecord, reserved) == 228);
 };
 
 /// An end of a connection that has a name. The socket that listens has one, and lends it to those that it accepts.

@@ -16,6 +16,7 @@ use spantap_common::{
     abi::{MAX_SOCKETS, RING_BYTES, SYSTEM_CALLS},
     call::{Moves, Shape},
     loss::Reason,
+    opaque::Opaque,
     settings::{ProcessSettings, Verdict},
 };
 
@@ -71,6 +72,7 @@ pub struct Probes {
     ring: Ring,
     controls: Controls,
     lost: PerCpuArray<MapData, u64>,
+    left_alone: PerCpuArray<MapData, u64>,
     tier: Tier,
     passed_over: Vec<PassedOver>,
     verdicts: Vec<HookVerdict>,
@@ -118,7 +120,8 @@ impl Probes {
         let mut object = load(settings, tier, offsets, kernel).map_err(refusal)?;
         // Maps are complete before the first program runs: no socket is judged by half of the settings.
         let ring = Ring::take_from(&mut object).map_err(refusal)?;
-        let lost = open_lost(&mut object).map_err(refusal)?;
+        let lost = open_counters(&mut object, "LOST").map_err(refusal)?;
+        let left_alone = open_counters(&mut object, "LEFT_ALONE").map_err(refusal)?;
         set_ports(&mut object, &settings.ports).map_err(refusal)?;
         let mut controls = Controls::take_from(&mut object).map_err(refusal)?;
         for (pid, process) in &settings.processes {
@@ -136,7 +139,7 @@ impl Probes {
                 }
             }
         }
-        Ok(Self { ring, controls, lost, tier, passed_over: Vec::new(), verdicts, object: Some(object) })
+        Ok(Self { ring, controls, lost, left_alone, tier, passed_over: Vec::new(), verdicts, object: Some(object) })
     }
 
     /// Hands over the records there are; returns how many. See [`Ring::drain`].
@@ -156,14 +159,12 @@ impl Probes {
 
     /// Losses since the probes were attached, indexed by [`Reason`].
     pub fn lost(&self) -> [u64; Reason::COUNT] {
-        let mut lost = [0; Reason::COUNT];
-        for (reason, count) in Reason::ALL.iter().zip(&mut lost) {
-            // The index is below the array's length; a failing read leaves the count of the others.
-            if let Ok(cpus) = self.lost.get(&(*reason as u32), 0) {
-                *count = cpus.iter().sum();
-            }
-        }
-        lost
+        summed(&self.lost)
+    }
+
+    /// Sockets that were left alone since the probes were attached, indexed by [`Opaque`].
+    pub fn left_alone(&self) -> [u64; Opaque::COUNT] {
+        summed(&self.left_alone)
     }
 
     /// The tier in use.
@@ -244,9 +245,21 @@ where
         .with_context(|| format!("{program} is another kind of program"))
 }
 
-fn open_lost(object: &mut Ebpf) -> anyhow::Result<PerCpuArray<MapData, u64>> {
-    let map = object.take_map("LOST").context("the probes have no counters")?;
-    PerCpuArray::try_from(map).context("open the counters")
+fn open_counters(object: &mut Ebpf, name: &str) -> anyhow::Result<PerCpuArray<MapData, u64>> {
+    let map = object.take_map(name).with_context(|| format!("the probes have no counters {name}"))?;
+    PerCpuArray::try_from(map).with_context(|| format!("open the counters {name}"))
+}
+
+/// Each counter over all CPUs.
+fn summed<const COUNT: usize>(counters: &PerCpuArray<MapData, u64>) -> [u64; COUNT] {
+    let mut sums = [0; COUNT];
+    for (index, sum) in (0..).zip(&mut sums) {
+        // The index is below the array's length; a failing read leaves the count of the others.
+        if let Ok(cpus) = counters.get(&index, 0) {
+            *sum = cpus.iter().sum();
+        }
+    }
+    sums
 }
 
 fn set_ports(object: &mut Ebpf, ports: &[u16]) -> anyhow::Result<()> {

@@ -145,6 +145,7 @@ pub fn summary_json(vitals: &Vitals, delivered: Delivered) -> String {
         "strays": vitals.strays,
         "unread": vitals.unread,
         "expired": vitals.expired,
+        "left_alone": vitals.left_alone,
     });
     for (output, spans) in [("exported", delivered.exported), ("printed", delivered.printed)] {
         if let Some(spans) = spans {
@@ -238,7 +239,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use spantap_common::loss::Reason;
+    use spantap_common::{loss::Reason, opaque::Opaque};
 
     use super::*;
     use crate::config::{Bounds, Colour, Destination, Output, Print, Protocol};
@@ -312,6 +313,7 @@ mod tests {
     #[test]
     fn the_summary_for_machines_has_every_book() {
         let mut vitals = Vitals { requests: 5, spans: 3, strays: 1, expired: 2, unread: 4, ..Vitals::default() };
+        vitals.left_alone.0[Opaque::FastCgi as usize] = 7;
         vitals.lost.requests.add(Reason::Gap, 2);
         vitals.lost.parts.add(Reason::Gap, 1);
         vitals.lost.spans.add(Reason::QueueFull, 1);
@@ -326,6 +328,7 @@ mod tests {
             })
         );
         let of = |name: &str| summary[name].as_u64();
+        assert_eq!(summary["left_alone"], serde_json::json!({ "fastcgi": 7 }));
         assert_eq!((of("strays"), of("expired"), of("unread"), of("printed")), (Some(1), Some(2), Some(4), Some(2)));
     }
 

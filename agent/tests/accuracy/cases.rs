@@ -6,6 +6,7 @@ mod framing;
 mod hostile;
 mod load;
 mod messages;
+mod neighbours;
 mod nginx;
 mod processes;
 mod runtimes;
@@ -26,6 +27,7 @@ pub(crate) fn catalogue() -> impl Iterator<Item = Case> {
         processes::CASES,
         runtimes::CASES,
         nginx::CASES,
+        neighbours::CASES,
         load::CASES,
     ]
     .into_iter()

@@ -25,6 +25,7 @@ pub(crate) struct Ground {
     ids: u32,
     /// Whether the two ends of each request have to find each other.
     joined: bool,
+    left_alone: Vec<(&'static str, u64)>,
     /// What must not end before the spans are shown.
     kept: Vec<Box<dyn Any>>,
 }
@@ -65,7 +66,7 @@ impl Ground {
     pub(crate) fn new(case: &'static str) -> Result<Self, String> {
         let ports = (0..=PORTS).map(|_| free_port()).collect::<Result<_, _>>()?;
         let (truths, kept) = (Vec::new(), Vec::new());
-        Ok(Self { case, ports, agent: None, truths, ids: 0, joined: false, kept })
+        Ok(Self { case, ports, agent: None, truths, ids: 0, joined: false, left_alone: Vec::new(), kept })
     }
 
     /// One of the case's [`PORTS`] ports.
@@ -90,6 +91,11 @@ impl Ground {
     /// From now on a server's span without its client's span as the parent is a fault: both ends are seen.
     pub(crate) fn expect_joined(&mut self) {
         self.joined = true;
+    }
+
+    /// At least so many sockets of this kind have to be counted as left alone.
+    pub(crate) fn expect_left_alone(&mut self, kind: &'static str, least: u64) {
+        self.left_alone.push((kind, least));
     }
 
     /// A new id.
@@ -148,6 +154,12 @@ impl Ground {
         let mut verdict = judge(self.case, &self.truths, &report);
         if self.joined {
             unjoined(&self.truths, &report).into_iter().for_each(|fault| verdict.fail(fault));
+        }
+        for (kind, least) in self.left_alone {
+            let counted = report.summary.left_alone.get(kind).copied().unwrap_or_default();
+            if counted < least {
+                verdict.fail(format!("{counted} sockets of {kind} counted as left alone, not {least}"));
+            }
         }
         if !shown && verdict.faults.is_empty() {
             verdict.fail(format!("shown only when the agent ended, more than {SHOW_DEADLINE:?} late"));

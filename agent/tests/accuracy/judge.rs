@@ -195,7 +195,7 @@ mod tests {
 
     fn judged(spans: Vec<Span>, lost: &[(&str, u64)]) -> Row {
         let lost: BTreeMap<_, _> = lost.iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect();
-        let summary = Summary { requests: spans.len() as u64, spans: spans.len() as u64, lost };
+        let summary = Summary { requests: spans.len() as u64, spans: spans.len() as u64, lost, ..Summary::default() };
         judge("c", &[truth(Kind::Client), truth(Kind::Server)], &Report { spans, summary }).row
     }
 

@@ -47,6 +47,9 @@ pub(crate) struct Summary {
     pub(crate) spans: u64,
     /// Losses by reason.
     pub(crate) lost: BTreeMap<String, u64>,
+    /// Sockets that carry something else, by what it looks like.
+    #[serde(default)]
+    pub(crate) left_alone: BTreeMap<String, u64>,
 }
 
 impl Agent {

@@ -296,7 +296,8 @@ impl Stage {
             },
         };
         let path = path.unwrap_or_default();
-        format!("{} {} {} {path}{status}{error} · {parent}", resource.service, kind(span.kind), span.name)
+        let method = text("http.request.method").unwrap_or_else(|| span.name.to_string());
+        format!("{} {} {method} {path}{status}{error} · {parent}", resource.service, kind(span.kind))
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Finding, TextFile, source};
 pub(super) const VOCABULARY: &[&str] = &["attribute", "context", "process", "table", "time", "vitals"];
 
 /// The pure stages, left to right.
-pub(super) const STAGES: &[&str] = &["event", "stream", "protocol", "pairing", "trace", "enrich", "sample"];
+pub(super) const STAGES: &[&str] = &["event", "stream", "protocol", "pairing", "trace", "enrich", "sample", "metrics"];
 
 /// Where the stages are put together: names them all.
 pub(super) const PIPELINE: &str = "pipeline";

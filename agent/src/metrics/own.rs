@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+//! What the agent says about itself.
+//!
+//! In: its books, as plain numbers. Out: [`Family`]s by the names `spantap_*`, and the usual `process_*`. It reads nothing
+//! itself: what it is not told, it does not say.
+
+use std::borrow::Cow;
+
+use super::{Data, Family, Kind, Point};
+use crate::{attribute::Value, sample, time::Timestamp, vitals::Vitals};
+
+/// The books of the agent at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Books {
+    /// What was seen, made and lost.
+    pub vitals: Vitals,
+    /// Requests under way.
+    pub in_flight: u64,
+    /// What became of traces.
+    pub sampling: sample::Counts,
+    /// By destination: its name, what waits for it, how much may, and what it took.
+    pub destinations: Vec<Destination>,
+    /// How often something was counted in an overflow series, by metric.
+    pub overflown: Vec<(&'static str, u64)>,
+    /// Entries of the kernel's tables against their capacity.
+    pub maps: Vec<(String, Option<u64>, u64)>,
+    /// Seconds that each program ran, where the kernel measures it.
+    pub programs: Vec<(String, f64)>,
+    /// Bytes of memory, by what they are for.
+    pub memory: Vec<(&'static str, u64)>,
+    /// What `/proc` says of the process; empty where unreadable.
+    pub process: Vec<(&'static str, f64)>,
+}
+
+/// The queue of a destination.
+#[derive(Clone, Debug, Default)]
+pub struct Destination {
+    /// Its name.
+    pub name: String,
+    /// Spans that wait.
+    pub waiting: u64,
+    /// Spans that may wait.
+    pub capacity: u64,
+    /// Spans that it took.
+    pub exported: u64,
+    /// Spans that it did not get, by reason.
+    pub dropped: Vec<(&'static str, u64)>,
+}
+
+/// Everything that `books` say, of an agent that began at `since`.
+pub fn families(books: &Books, since: Timestamp) -> Vec<Family> {
+    let mut page = Page { since, families: Vec::new() };
+    let Books { vitals, sampling, .. } = books;
+    page.gauge(
+        "spantap_build_info",
+        "",
+        "The version that runs.",
+        [([("version", env!("CARGO_PKG_VERSION").into())], 1.0)],
+    );
+    let seen = [("record", vitals.records), ("socket", vitals.sockets)];
+    page.counts("spantap_ebpf_events", "Events that came from the kernel.", "kind", seen);
+    let lost = vitals.lost.records.iter().map(|(reason, n)| (reason.label(), n));
+    page.counts("spantap_ebpf_events_lost", "Events that the probes or the decoder lost.", "reason", lost);
+    let lost = vitals.lost.books().map(|(what, tally)| tally.iter().map(move |(reason, n)| (what, reason.label(), n)));
+    let lost =
+        lost.into_iter().flatten().map(|(what, reason, n)| ([("what", what.into()), ("reason", reason.into())], n));
+    page.counters(
+        "spantap_lost",
+        "What was lost, by what it is a loss of.",
+        lost.map(|(labels, n)| (labels, n as f64)),
+    );
+    page.total("spantap_requests", "Requests seen.", vitals.requests);
+    page.single("spantap_requests_in_flight", "Requests that are not spans yet.", books.in_flight);
+    page.total("spantap_spans_created", "Spans made.", vitals.spans);
+    page.counts(
+        "spantap_correlation",
+        "Spans by how their parent was found, or why not.",
+        "result",
+        numbers(&vitals.links),
+    );
+    let decided = |what: &'static str, counts: [u64; sample::By::ALL.len()]| {
+        sample::By::ALL
+            .into_iter()
+            .zip(counts)
+            .map(move |(by, n)| ([("decision", what.into()), ("by", by.label().into())], n as f64))
+    };
+    let decisions = decided("kept", sampling.kept).chain(decided("dropped", sampling.dropped));
+    page.counters("spantap_sampling_decisions", "Traces that were decided about, by what decided.", decisions);
+    page.total("spantap_sampling_spans_unsampled", "Spans that are not exported.", sampling.unsampled);
+    page.single("spantap_sampling_spans_held", "Spans that wait for the end of their trace.", sampling.held);
+    let early = [("overdue", sampling.overdue), ("crowded", sampling.crowded)];
+    page.counts("spantap_sampling_early", "Traces that were decided about before their end.", "reason", early);
+
+    let of = |destination: &Destination| [("destination", Cow::Owned(destination.name.clone()))];
+    let all = || books.destinations.iter();
+    let each =
+        |number: fn(&Destination) -> u64| all().map(move |known| (of(known), number(known) as f64)).collect::<Vec<_>>();
+    page.counters("spantap_spans_exported", "Spans that a destination took.", each(|known| known.exported));
+    page.gauge("spantap_export_queue_size", "", "Spans that wait for a destination.", each(|known| known.waiting));
+    page.gauge(
+        "spantap_export_queue_capacity",
+        "",
+        "Spans that may wait for a destination.",
+        each(|known| known.capacity),
+    );
+    let dropped = all().flat_map(|known| {
+        known.dropped.iter().map(|(reason, n)| {
+            ([("destination", Cow::Owned(known.name.clone())), ("reason", (*reason).into())], *n as f64)
+        })
+    });
+    page.counters("spantap_spans_dropped", "Spans that a destination did not get.", dropped.collect::<Vec<_>>());
+
+    page.counts(
+        "spantap_metrics_overflow",
+        "Requests counted in an overflow series.",
+        "metric",
+        books.overflown.iter().copied(),
+    );
+    let entries = books.maps.iter().filter_map(|(map, entries, _)| Some((map, (*entries)?)));
+    let named = |name: &String| Cow::Owned(name.clone());
+    page.gauge(
+        "spantap_ebpf_map_entries",
+        "",
+        "Entries of a kernel table.",
+        entries.map(|(map, n)| ([("map", named(map))], n as f64)).collect::<Vec<_>>(),
+    );
+    let capacities = books.maps.iter().map(|(map, _, capacity)| ([("map", named(map))], *capacity as f64));
+    page.gauge(
+        "spantap_ebpf_map_capacity",
+        "",
+        "Entries that a kernel table has room for; bytes, of the ring.",
+        capacities.collect::<Vec<_>>(),
+    );
+    let seconds = books.programs.iter().map(|(program, seconds)| ([("program", named(program))], *seconds));
+    page.push("spantap_ebpf_program_run", "s", "Time that a probe ran.", Kind::Counter, seconds.collect::<Vec<_>>());
+    let memory = books.memory.iter().map(|(pool, bytes)| ([("pool", (*pool).into())], *bytes as f64));
+    page.gauge("spantap_memory", "By", "Memory, by what it is for.", memory.collect::<Vec<_>>());
+    for &(name, value) in &books.process {
+        let (kind, unit) = match name {
+            "process_cpu" => (Kind::Counter, "s"),
+            "process_start_time" => (Kind::Gauge, "s"),
+            "process_resident_memory" | "process_virtual_memory" => (Kind::Gauge, "By"),
+            _ => (Kind::Gauge, ""),
+        };
+        page.push::<0>(name, unit, "Of the agent's process.", kind, [([], value)]);
+    }
+    page.families
+}
+
+/// The numbers of a struct, by the names of its fields.
+fn numbers(of: &impl serde::Serialize) -> Vec<(String, u64)> {
+    let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(of) else { return Vec::new() };
+    fields.into_iter().filter_map(|(name, value)| Some((name, value.as_u64()?))).collect()
+}
+
+/// Families in the making.
+struct Page {
+    since: Timestamp,
+    families: Vec<Family>,
+}
+
+impl Page {
+    fn total(&mut self, name: &'static str, help: &'static str, n: u64) {
+        self.push::<0>(name, "", help, Kind::Counter, [([], n as f64)]);
+    }
+
+    fn single(&mut self, name: &'static str, help: &'static str, n: u64) {
+        self.push::<0>(name, "", help, Kind::Gauge, [([], n as f64)]);
+    }
+
+    /// A counter with one label.
+    fn counts<N: Into<Cow<'static, str>>>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        label: &'static str,
+        counts: impl IntoIterator<Item = (N, u64)>,
+    ) {
+        self.counters(name, help, counts.into_iter().map(|(value, n)| ([(label, value.into())], n as f64)));
+    }
+
+    fn counters<const N: usize>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        points: impl IntoIterator<Item = ([(&'static str, Cow<'static, str>); N], f64)>,
+    ) {
+        self.push(name, "", help, Kind::Counter, points);
+    }
+
+    fn gauge<const N: usize>(
+        &mut self,
+        name: &'static str,
+        unit: &'static str,
+        help: &'static str,
+        points: impl IntoIterator<Item = ([(&'static str, Cow<'static, str>); N], f64)>,
+    ) {
+        self.push(name, unit, help, Kind::Gauge, points);
+    }
+
+    fn push<const N: usize>(
+        &mut self,
+        name: &'static str,
+        unit: &'static str,
+        help: &'static str,
+        kind: Kind,
+        points: impl IntoIterator<Item = ([(&'static str, Cow<'static, str>); N], f64)>,
+    ) {
+        let value = |value: Cow<'static, str>| match value {
+            Cow::Borrowed(text) => Value::Static(text),
+            Cow::Owned(text) => Value::Text(text),
+        };
+        let points = points.into_iter().map(|(labels, n)| Point {
+            resource: None,
+            labels: labels.into_iter().map(|(label, text)| (label, value(text))).collect(),
+            since: self.since,
+            data: if kind == Kind::Counter { Data::Counter(n) } else { Data::Gauge(n) },
+        });
+        let points: Vec<_> = points.collect();
+        if !points.is_empty() {
+            self.families.push(Family { name, unit, help, kind, points });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spantap_common::loss::Reason;
+
+    use super::*;
+    use crate::{metrics::openmetrics, time::WallOffset};
+
+    #[test]
+    fn every_book_is_told() {
+        let mut books = Books::default();
+        books.vitals.requests = 7;
+        books.vitals.links.header = 3;
+        books.vitals.lost.records.add(Reason::RingFull, 2);
+        books.sampling.kept[sample::By::Root as usize] = 4;
+        books.destinations.push(Destination {
+            name: "grpc".into(),
+            waiting: 1,
+            capacity: 16,
+            exported: 5,
+            dropped: vec![("queue_full", 6)],
+        });
+        books.maps.push(("PROCESSES".into(), Some(3), 4096));
+        books.memory.push(("ring", 1024));
+        books.process.push(("process_cpu", 1.5));
+        let text = openmetrics::text(&families(&books, Timestamp(0)), WallOffset(0));
+        for sample in [
+            "spantap_requests_total 7\n",
+            "spantap_ebpf_events_lost_total{reason=\"ring_full\"} 2\n",
+            "spantap_lost_total{what=\"record\",reason=\"ring_full\"} 2\n",
+            "spantap_correlation_total{result=\"header\"} 3\n",
+            "spantap_sampling_decisions_total{decision=\"kept\",by=\"root\"} 4\n",
+            "spantap_spans_exported_total{destination=\"grpc\"} 5\n",
+            "spantap_spans_dropped_total{destination=\"grpc\",reason=\"queue_full\"} 6\n",
+            "spantap_export_queue_capacity{destination=\"grpc\"} 16\n",
+            "spantap_ebpf_map_entries{map=\"PROCESSES\"} 3\n",
+            "spantap_ebpf_map_capacity{map=\"PROCESSES\"} 4096\n",
+            "spantap_memory_bytes{pool=\"ring\"} 1024\n",
+            "process_cpu_seconds_total 1.5\n",
+        ] {
+            assert!(text.contains(sample), "{sample}{text}");
+        }
+    }
+}
