@@ -8,7 +8,6 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    path::Path,
     process::{Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread::{self, JoinHandle},
@@ -169,21 +168,6 @@ impl Agent {
     }
 }
 
-impl Report {
-    /// What the agent makes of a recording.
-    pub(crate) fn of_recording(file: &Path) -> Result<Self, String> {
-        let replay = command(&["replay", "--print", "json"], &[]).arg(file).stdin(Stdio::null()).output();
-        let replay = replay.map_err(|e| format!("start spantap replay: {e}"))?;
-        let said = String::from_utf8_lossy(&replay.stderr);
-        if !replay.status.success() {
-            return Err(format!("the replay ended with {}\n{said}", replay.status));
-        }
-        let batches = replay.stdout.lines().map(|line| line.map_err(|e| format!("read the replay's output: {e}")));
-        let spans = batches.map(|line| spans::parse(&line?)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { spans: spans.concat(), summary: summary(&said)? })
-    }
-}
-
 /// The real binary, with what it would find in the environment left out: a collector there would take the spans.
 pub(crate) fn command(arguments: &[&str], ports: &[u16]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_spantap"));
@@ -198,7 +182,8 @@ fn selecting(ports: &[u16]) -> Vec<String> {
     ports.iter().flat_map(|port| ["--port".to_owned(), port.to_string()]).collect()
 }
 
-fn summary(said: &str) -> Result<Summary, String> {
+/// The account in what an agent said on standard error.
+pub(crate) fn summary(said: &str) -> Result<Summary, String> {
     let line = said.lines().rev().find_map(|line| serde_json::from_str::<SummaryLine>(line).ok());
     line.map(|line| line.summary).ok_or_else(|| format!("the agent left no summary\n{said}"))
 }

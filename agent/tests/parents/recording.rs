@@ -14,8 +14,9 @@ use std::{
 };
 
 use crate::{
-    agent::{Report, SIGHT_PATH, command, exchange},
+    agent::{Report, SIGHT_PATH, command, exchange, summary},
     process::{Process, wait_until},
+    spans,
 };
 
 /// A recorder at work.
@@ -50,11 +51,24 @@ impl Recording {
     pub(crate) fn stop(mut self) -> Result<Report, String> {
         self.process.signal(libc::SIGINT);
         match self.process.await_end(STOP_DEADLINE) {
-            Some(status) if status.success() => Report::of_recording(&self.file),
+            Some(status) if status.success() => replayed(&self.file),
             Some(status) => Err(format!("the recorder ended with {status}")),
             None => Err("the recorder does not end on SIGINT".to_owned()),
         }
     }
+}
+
+/// What the agent makes of a recording.
+fn replayed(file: &Path) -> Result<Report, String> {
+    let replay = command(&["replay", "--print", "json"], &[]).arg(file).stdin(Stdio::null()).output();
+    let replay = replay.map_err(|e| format!("start spantap replay: {e}"))?;
+    let said = String::from_utf8_lossy(&replay.stderr);
+    if !replay.status.success() {
+        return Err(format!("the replay ended with {}\n{said}", replay.status));
+    }
+    let lines = String::from_utf8_lossy(&replay.stdout);
+    let spans = lines.lines().map(spans::parse).collect::<Result<Vec<_>, _>>()?;
+    Ok(Report { spans: spans.concat(), summary: summary(&said)? })
 }
 
 fn contains(file: &Path, wanted: &[u8]) -> bool {
