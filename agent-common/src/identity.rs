@@ -13,8 +13,6 @@ pub enum Kind {
     Cpython = 1,
     /// [`Go`].
     Go = 2,
-    /// [`Node`].
-    Node = 3,
 }
 
 impl Kind {
@@ -23,7 +21,6 @@ impl Kind {
         match raw {
             1 => Some(Self::Cpython),
             2 => Some(Self::Go),
-            3 => Some(Self::Node),
             _ => None,
         }
     }
@@ -108,30 +105,6 @@ impl Go {
     }
 }
 
-/// Where Node keeps the async ids of its main thread.
-///
-/// Identity: `executionAsyncId` · `triggerAsyncId` · ids given out so far, each as the double that Node keeps.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Node {
-    /// Address of the three numbers, which stand side by side.
-    pub ids: u64,
-    /// The thread they are of.
-    pub thread: u32,
-}
-
-impl Node {
-    /// As arguments.
-    pub const fn to_arguments(self) -> Arguments {
-        [self.ids, self.thread as u64, 0, 0, 0, 0]
-    }
-
-    /// Of arguments.
-    #[inline(always)]
-    pub const fn from_arguments([ids, thread, ..]: Arguments) -> Self {
-        Self { ids, thread: thread as u32 }
-    }
-}
-
 const fn pack([a, b, c, d]: [u16; 4]) -> u64 {
     a as u64 | (b as u64) << 16 | (c as u64) << 32 | (d as u64) << 48
 }
@@ -143,7 +116,7 @@ const fn unpack(word: u64) -> [u16; 4] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cpython, Go, Node};
+    use super::{Cpython, Go};
 
     #[test]
     fn layouts_survive_the_settings() {
@@ -162,7 +135,5 @@ mod tests {
             receivers: u16::MAX,
         };
         assert_eq!(Go::from_arguments(layout.to_arguments()), layout);
-        let layout = Node { ids: 1 << 40, thread: u32::MAX };
-        assert_eq!(Node::from_arguments(layout.to_arguments()), layout);
     }
 }

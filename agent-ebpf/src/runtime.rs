@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! Which task of its runtime the current thread is running: a coroutine, a goroutine, a callback.
+//! Which task of its runtime the current thread is running: a coroutine, a goroutine.
 //!
 //! In: the current thread, and the layout that the agent has found in its process. Out: three words for a record, all zero
 //! where no layout is known or the process's memory does not read like it. It follows a fixed number of pointers,
@@ -10,7 +10,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_user};
 use spantap_common::{
     event::data::Direction,
-    identity::{Arguments, Cpython, Go, Kind, Node},
+    identity::{Cpython, Go, Kind},
 };
 
 use crate::{
@@ -48,15 +48,13 @@ fn look(registers: Registers, requests: u8) -> Option<Identity> {
     if registers.returned() {
         return None;
     }
-    let thread = bpf_get_current_pid_tgid();
     // SAFETY: the agent may write the entry meanwhile: then an identity is read by half of a layout, once.
-    let settings = unsafe { PROCESSES.get(task::tgid(thread)) }?;
+    let settings = unsafe { PROCESSES.get(task::tgid(bpf_get_current_pid_tgid())) }?;
     let kind = Kind::from_wire(settings.identity)?;
     let arguments = settings.identity_arguments;
     match kind {
         Kind::Cpython => cpython(Cpython::from_arguments(arguments)),
         Kind::Go => go(Go::from_arguments(arguments), registers, Direction::from_wire(requests)?),
-        Kind::Node => node(arguments, thread),
     }
 }
 
@@ -118,15 +116,6 @@ fn waiting(layout: Go, channel: u64) -> Option<u64> {
         0 => None,
         first => at(first, 0),
     }
-}
-
-#[inline(always)]
-fn node(arguments: Arguments, thread: u64) -> Option<Identity> {
-    let layout = Node::from_arguments(arguments);
-    if thread as u32 != layout.thread {
-        return None;
-    }
-    Some([word(layout.ids)?, at(layout.ids, 8)?, at(layout.ids, 16)?])
 }
 
 /// The word at `offset` of what is at `address`.

@@ -4,6 +4,8 @@
 //! In: header values. Out: a [`TraceContext`] that is valid, or nothing. It does not generate ids and does not know
 //! where the headers came from.
 
+pub mod vendors;
+
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};

@@ -173,6 +173,7 @@ mod tests {
             first: Moment::default(),
             position: 0,
             context: None,
+            passed: None,
             attributes: vec![],
         })
     }

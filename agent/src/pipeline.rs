@@ -273,9 +273,8 @@ impl Pipeline {
             Direction::Write => (Side::Client, local, peer),
             Direction::Read => (Side::Server, peer, local),
         };
-        let same =
-            |known: &Box<Connection>| known.talk.is_between(role, client, server) || known.assembler.is_at(socket);
-        match self.connections.get(&socket.id).map(same) {
+        let same = |known: &Connection| known.talk.is_between(role, client, server) || known.assembler.is_at(socket);
+        match self.connections.get(&socket.id).map(|known| same(known)) {
             // Announced twice: the first introduction did not get through, as far as the kernel knew; or the answer's
             // record comes after the close that it provoked, when the kernel may have given the port away already.
             Some(true) => return,

@@ -8,11 +8,12 @@ pub mod http1;
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use spantap_common::{endpoint::Endpoint, loss::Reason, sniff::Guess};
 
 use crate::{
     attribute::{Attribute, FewAttributes},
-    context::TraceContext,
+    context::{TraceContext, vendors::Named},
     event::Unix,
     time::{Moment, Timestamp},
 };
@@ -112,9 +113,27 @@ pub struct Request {
     pub position: u32,
     /// The trace it says it belongs to.
     pub context: Option<TraceContext>,
+    /// What else it says about where it comes from; most requests say nothing.
+    pub passed: Option<Box<Passed>>,
     /// Attributes for a span of [`Link::role`]'s kind, known from the request.
     pub attributes: Vec<Attribute>,
 }
+
+/// What a request says about where it comes from, beside its context.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Passed {
+    /// Ids that applications give to a request and pass on with the calls they make for it. No secrets, and no numbers
+    /// that repeat: at least [`SHORTEST_ID`] characters.
+    pub ids: SmallVec<[Box<str>; 1]>,
+    /// Contexts of other traces, and the format of each.
+    pub others: Vec<Named>,
+}
+
+/// Shorter ids are counters, which repeat.
+pub const SHORTEST_ID: usize = 8;
+
+/// Longer ones are something else. A UUID has 36 characters, a trace header 55.
+pub const LONGEST_ID: usize = 128;
 
 /// A response.
 #[derive(Clone, Debug, PartialEq)]

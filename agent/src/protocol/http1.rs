@@ -44,6 +44,7 @@ mod asked;
 mod attributes;
 mod body;
 mod head;
+mod propagation;
 mod redact;
 mod uri;
 
@@ -433,9 +434,10 @@ impl Http1 {
     fn request(&mut self, text: &[u8], first: Moment, position: u32, out: &mut Vec<Message>) -> Result<(), GiveUp> {
         let connection = &mut self.connection;
         let read = head::request(text, |head| {
-            (head.method, Framing::of_request(head), head.context.clone(), attributes::of_request(head, connection))
+            let said = (head.context.clone(), head.passed.clone());
+            (head.method, Framing::of_request(head), said, attributes::of_request(head, connection))
         });
-        let (method, framing, context, attributes) = match read {
+        let (method, framing, (context, passed), attributes) = match read {
             Ok(read) => read,
             Err(HeadError::TooManyFields) => {
                 self.request_lost(Reason::OverBudget, method_of(text), first, out);
@@ -465,7 +467,7 @@ impl Http1 {
         }
         self.waiting.push_back(Waiting { method: Some(method), reported: true, first });
         let name = self.name_of(method);
-        out.push(Message::Request(Request { key: Key::InOrder, name, first, position, context, attributes }));
+        out.push(Message::Request(Request { key: Key::InOrder, name, first, position, context, passed, attributes }));
         if doubtful {
             self.answer = Some(Answer { first, last: first, status: None });
             self.response_lost(Reason::Gap, None, out)?;

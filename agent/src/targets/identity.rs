@@ -9,12 +9,11 @@ mod cpython;
 mod finder;
 mod go;
 mod memory;
-mod node;
 
 use std::path::Path;
 
 use spantap_common::{
-    identity::{Cpython, Go, Kind, Node},
+    identity::{Cpython, Go, Kind},
     settings::ProcessSettings,
 };
 
@@ -30,8 +29,6 @@ pub enum Layout {
     Cpython(Cpython),
     /// Of Go.
     Go(Go),
-    /// Of Node.
-    Node(Node),
 }
 
 impl Layout {
@@ -40,7 +37,6 @@ impl Layout {
         let (kind, identity_arguments) = match self {
             Self::Cpython(layout) => (Kind::Cpython, layout.to_arguments()),
             Self::Go(layout) => (Kind::Go, layout.to_arguments()),
-            Self::Node(layout) => (Kind::Node, layout.to_arguments()),
         };
         ProcessSettings { identity: kind as u32, identity_arguments, ..settings }
     }
@@ -76,13 +72,12 @@ impl<T> Found<T> {
 /// Whether there is anything to find in a process of this runtime.
 pub fn is_known(runtime: Runtime) -> bool {
     // The thread pointer of other architectures leads elsewhere, and Go's stack frames differ: nothing of it was seen there.
-    cfg!(target_arch = "x86_64") && matches!(runtime, Runtime::Python | Runtime::Go | Runtime::Node)
+    cfg!(target_arch = "x86_64") && matches!(runtime, Runtime::Python | Runtime::Go)
 }
 
 /// What an earlier look at a process has seen, for the next one to compare with.
 #[derive(Debug, Default)]
 struct Earlier {
-    node: Vec<node::Ids>,
     go: Vec<go::Counter>,
 }
 
@@ -92,7 +87,6 @@ fn find(process: &Path, runtime: Runtime, earlier: &mut Earlier) -> Result<Found
     match runtime {
         Runtime::Python => Ok(Found::Complete(Layout::Cpython(cpython::find(process, &memory)?))),
         Runtime::Go => Ok(go::find(process, &memory, &mut earlier.go)?.map(Layout::Go)),
-        Runtime::Node => Ok(node::find(process, &memory, &mut earlier.node)?.map(Layout::Node)),
         _ => Err(Unknown::Never("nothing is known of its runtime")),
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! acts ─► in kernel-time order, once nothing can overtake them (SETTLE)
-//!      ─► the process's sources, best first ([`evidence`]): header · runtime · thread · turn and reply
+//!      ─► the process's sources, best first ([`evidence`]): header · runtime · thread · content · turn and reply
 //!      ─► the first exact answer decides; none, once all requests that were open are over: unknown
 //! ```
 //!
@@ -15,6 +15,7 @@
 //! own end.
 
 mod act;
+mod content;
 mod header;
 mod runtime;
 mod source;
@@ -32,6 +33,7 @@ use smallvec::SmallVec;
 
 pub(crate) use self::act::{Act, What};
 use self::{
+    content::Content,
     header::Header,
     runtime::Tasks,
     source::{Claim, Claims, Source},
@@ -45,20 +47,21 @@ use crate::{pairing::ExchangeId, process::Runtime, table::Table, time::Timestamp
 fn evidence(runtime: Runtime) -> Vec<Box<dyn Source>> {
     let header = || Box::new(Header::default()) as Box<dyn Source>;
     let thread = || Box::new(Thread::default()) as Box<dyn Source>;
+    let content = || Box::new(Content::default()) as Box<dyn Source>;
     let turns = || Box::new(Turns::of_a_loop()) as Box<dyn Source>;
     let tasks = || Tasks::of(runtime).map(|tasks| Box::new(tasks) as Box<dyn Source>);
     match runtime {
         // Go runs goroutines on whichever thread is free: 71 of 86 calls were wrong by thread at 8 connections (2026-11).
-        Runtime::Go => [header()].into_iter().chain(tasks()).collect(),
+        Runtime::Go => [header()].into_iter().chain(tasks()).chain([content()]).collect(),
         // One thread runs everything.
-        Runtime::Node => vec![header(), turns()],
+        Runtime::Node => vec![header(), content(), turns()],
         // asyncio has queues of its own, and everything that is woken by one response is answered in one go.
         Runtime::Python => {
             let turns = Box::new(Turns::of_a_scheduler()) as Box<dyn Source>;
-            [header()].into_iter().chain(tasks()).chain([thread(), turns]).collect()
+            [header()].into_iter().chain(tasks()).chain([thread(), content(), turns]).collect()
         }
         Runtime::Native | Runtime::Java | Runtime::Ruby | Runtime::Php | Runtime::Dotnet => {
-            vec![header(), thread(), turns()]
+            vec![header(), thread(), content(), turns()]
         }
     }
 }

@@ -22,19 +22,20 @@ use std::{
 };
 
 use foldhash::fast::FixedState;
+use smallvec::SmallVec;
 use spantap_common::{endpoint::Endpoint, loss::Reason};
 
 use super::{
-    Begun, LinkMethod, ParentSpan, Span, SpanKind,
+    Begun, LinkMethod, ParentSpan, Span, SpanKind, SpanLink,
     ids::Ids,
     parenting::{Act, Outcome, Parenting, Verdict, What},
 };
 use crate::{
     attribute::Attribute,
-    context::{SpanId, TraceContext, TraceFlags, TraceId},
+    context::{SpanId, TraceContext, TraceFlags, TraceId, vendors::Named},
     pairing::{Closed, ExchangeId},
     process::Runtime,
-    protocol::Request,
+    protocol::{Passed, Request},
     table::Table,
     time::{Moment, Timestamp},
     vitals::Vitals,
@@ -70,6 +71,7 @@ pub struct Tracer {
     /// hardly ever is.
     nodes: Table<ExchangeId, Box<Node>>,
     /// Room of nodes that were let go. Law: spare.len() <= MOST_SPARE.
+    #[expect(clippy::vec_box, reason = "it holds the boxes themselves, for `nodes`")]
     spare: Vec<Box<Node>>,
     parenting: Parenting,
     /// CLIENT ends whose SERVER end has not shown up.
@@ -256,7 +258,12 @@ impl Tracer {
         if let Some(context) = context {
             self.received.insert((first.task.pid, context.trace, context.parent));
         }
-        let what = What::Received { request: id, by: first.task, trace: context.map(|context| context.trace) };
+        let what = What::Received {
+            request: id,
+            by: first.task,
+            trace: context.map(|context| context.trace),
+            ids: ids_of(&node.request),
+        };
         self.nodes.insert(id, node);
         self.took(id, first.at, what, vitals);
         match self.clients.remove(&join) {
@@ -287,9 +294,10 @@ impl Tracer {
             }
         }
         let trace = context.map(|context| context.trace);
+        let ids = ids_of(&node.request);
         node.parent = Parent::Evidence;
         self.nodes.insert(id, node);
-        self.took(id, first.at, What::Called { call: id, by: first.task, connected, trace }, vitals);
+        self.took(id, first.at, What::Called { call: id, by: first.task, connected, trace, ids }, vitals);
         match self.servers.remove(&join) {
             Some(server) => self.join(server, id, vitals, out),
             None => {
@@ -520,7 +528,7 @@ impl Tracer {
             end: closed.last.at,
             failed: closed.failed,
             attributes,
-            links: Vec::new(),
+            links: node.request.passed.take().map_or_else(Vec::new, |passed| links(*passed)),
             task: node.request.first.task,
         });
         let still_sought = node.kind == SpanKind::Client && self.clients.get(&node.join) == Some(&id);
@@ -547,6 +555,21 @@ impl From<&TraceContext> for Trace {
     fn from(context: &TraceContext) -> Self {
         Self { id: context.trace, begun: Begun::Elsewhere, flags: context.flags, state: context.state.clone() }
     }
+}
+
+/// The ids that the request passes on.
+fn ids_of(request: &Request) -> SmallVec<[Box<str>; 1]> {
+    request.passed.as_ref().map(|passed| passed.ids.clone()).unwrap_or_default()
+}
+
+/// Links to the spans that other headers name as the one which sent the request.
+fn links(passed: Passed) -> Vec<SpanLink> {
+    let link = |(format, context): Named| SpanLink {
+        trace: context.trace,
+        span: context.parent,
+        attributes: vec![Attribute::new(CONTEXT_SOURCE, format)],
+    };
+    passed.others.into_iter().map(link).collect()
 }
 
 /// Keys that were seen lately, newest last.
@@ -587,7 +610,7 @@ const MOST_RECENT: usize = 16 << 10;
 /// Room kept for nodes to come: what 10,000 requests/s begin between two looks at the ring, in some 100 KiB.
 const MOST_SPARE: usize = 200;
 
-/// Where a context came from when it was not written for this request.
+/// Where a context came from when it was not written for this request, or which format a link was written in.
 const CONTEXT_SOURCE: &str = "spantap.context.source";
 
 #[cfg(test)]
@@ -646,6 +669,7 @@ mod tests {
                     first: Moment { at, task: by },
                     position: wire,
                     context,
+                    passed: None,
                     attributes: Vec::new(),
                 },
             };

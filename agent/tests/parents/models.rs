@@ -205,24 +205,26 @@ pub(crate) const MODELS: &[Model] = &[
         &[One, Sequence, Parallel, Fresh],
         Some(95.0),
         &[peer(1, 100.0, 0.0), peer(8, 95.0, 0.0), peer(64, 93.0, 0.0)],
-        |site| Ok(site.java(java(17)?, "pool")),
+        |site| Ok(site.java("java", "Work", &["pool"])),
     ),
     on_jdk(
         "java-second-pool",
         &[One, Sequence, Parallel, Fresh],
         Some(95.0),
         &[peer(1, 98.3, 0.0), peer(8, 99.5, 0.0), peer(64, 99.5, 0.0)],
-        |site| Ok(site.java(java(17)?, "second-pool")),
+        |site| Ok(site.java("java", "Work", &["second-pool"])),
     ),
-    on_jdk("java-futures", &[One, Sequence, Parallel], Some(90.0), &[], |site| Ok(site.java(java(17)?, "futures"))),
+    on_jdk("java-futures", &[One, Sequence, Parallel], Some(90.0), &[], |site| {
+        Ok(site.java("java", "Work", &["futures"]))
+    }),
     Model {
         name: "java-virtual",
         shapes: &[One, Sequence, Fresh],
         quick: None,
         target: None,
         peers: &[],
-        parts: &[Part::Jdk { least: 21 }],
-        command: |site| Ok(site.java(java(21)?, "virtual")),
+        parts: &[WORK, Part::Jdk { least: 21 }],
+        command: |site| Ok(site.java(java(21)?, "Work", &["virtual"])),
     },
     Model {
         name: "java-tomcat",
@@ -230,9 +232,9 @@ pub(crate) const MODELS: &[Model] = &[
         quick: None,
         target: Some(95.0),
         peers: &[],
-        parts: &[Part::Jars],
+        parts: &[Part::Jars, Part::Java { source: "TomcatService.java" }],
         command: |site| {
-            let mut java = site.java_on_jars("TomcatService.java");
+            let mut java = site.java("java", "TomcatService", &[]);
             java.arg(site.folder);
             Ok(java)
         },
@@ -243,8 +245,8 @@ pub(crate) const MODELS: &[Model] = &[
         quick: None,
         target: None,
         peers: &[],
-        parts: &[Part::Jars],
-        command: |site| Ok(site.java_on_jars("NettyService.java")),
+        parts: &[Part::Jars, Part::Java { source: "NettyService.java" }],
+        command: |site| Ok(site.java("java", "NettyService", &[])),
     },
     Model {
         name: "ruby-puma",
@@ -306,6 +308,7 @@ pub(crate) const MODELS: &[Model] = &[
     },
 ];
 
+const WORK: Part = Part::Java { source: "Work.java" };
 const PYTHON: Part = Part::Program { file: "python3", package: "python3" };
 const GO_PEER: [Peer; 3] = [peer(1, 100.0, 0.0), peer(8, 100.0, 0.0), peer(64, 100.0, 0.0)];
 
@@ -354,7 +357,7 @@ const fn on_jdk(
     peers: &'static [Peer],
     command: Start,
 ) -> Model {
-    let parts = &[Part::Jdk { least: 17 }];
+    let parts = &[WORK];
     Model { name, shapes, quick: None, target, peers, parts, command }
 }
 
@@ -391,19 +394,13 @@ impl Site<'_> {
         command
     }
 
-    fn java(&self, java: PathBuf, style: &str) -> Command {
-        let mut command = Command::new(java);
+    fn java(&self, java: impl AsRef<Path>, class: &str, more: &[&str]) -> Command {
+        let mut command = Command::new(java.as_ref());
         // Head and body are two writes: under Nagle's algorithm the second would wait 40 ms for a delayed
         // acknowledgement. The second option is for the shape `fresh`.
         command.args(["-Dsun.net.httpserver.nodelay=true", "-Djdk.httpclient.allowRestrictedHeaders=connection"]);
-        command.arg(source("Work.java")).args([self.port, self.backend].map(|port| port.to_string())).arg(style);
-        command
-    }
-
-    fn java_on_jars(&self, service: &str) -> Command {
-        let mut command = Command::new("java");
-        command.arg("-cp").arg(class_path()).arg(source(service));
-        command.args([self.port, self.backend].map(|port| port.to_string()));
+        command.arg("-cp").arg(class_path()).arg(class);
+        command.args([self.port, self.backend].map(|port| port.to_string())).args(more);
         command
     }
 

@@ -7,7 +7,7 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -26,10 +26,12 @@ pub(crate) enum Part {
     C { source: &'static str },
     /// The crate in `rust`, compiled.
     Crate,
-    /// A JDK of this version at least.
-    Jdk { least: u32 },
+    /// A single file, compiled, with the archives of `jars/pom.xml` where it comes after those.
+    Java { source: &'static str },
     /// The archives of `jars/pom.xml`.
     Jars,
+    /// A JDK of this version at least.
+    Jdk { least: u32 },
 }
 
 impl Part {
@@ -48,11 +50,12 @@ impl Part {
                 run(Command::new("cc").args(["-O1", "-Wall", "-o"]).args([built(name), source(name)]))
             }
             Self::Crate => model_crate(),
-            Self::Jdk { least } => {
-                program("java", "default-jdk-headless")?;
-                java(least).map(drop)
+            Self::Java { source: name } => {
+                program("javac", "default-jdk-headless")?;
+                run(Command::new("javac").arg("-cp").arg(class_path()).arg("-d").args([classes(), source(name)]))
             }
             Self::Jars => jars(),
+            Self::Jdk { least } => java(least).map(drop),
         }
     }
 }
@@ -77,9 +80,12 @@ pub(crate) fn crate_binary() -> PathBuf {
     folder().join("rust/debug/model")
 }
 
-/// A class path with every archive of `jars/pom.xml`.
-pub(crate) fn class_path() -> PathBuf {
-    folder().join("jars/*")
+/// Every archive of `jars/pom.xml`, and what was compiled.
+pub(crate) fn class_path() -> OsString {
+    let mut path = folder().join("jars/*").into_os_string();
+    path.push(":");
+    path.push(classes());
+    path
 }
 
 /// A JDK of version `least` or newer: the one on the path, else the newest of those that distributions keep in a folder.
@@ -91,6 +97,10 @@ pub(crate) fn java(least: u32) -> Result<PathBuf, String> {
     let newest = kept.filter_map(|java| Some((java_version(&java)?, java))).max();
     let newest = newest.filter(|(version, _)| *version >= least).map(|(_, java)| java);
     newest.ok_or_else(|| format!("there is no JDK {least} or newer on this machine"))
+}
+
+fn classes() -> PathBuf {
+    folder().join("classes")
 }
 
 /// Where everything is kept between runs.
@@ -144,7 +154,7 @@ fn jars() -> Result<(), String> {
     let (jars, wanted) = (folder().join("jars"), source("jars/pom.xml"));
     once(&jars, &[&wanted], || {
         program("mvn", "maven")?;
-        let mut output = std::ffi::OsString::from("-DoutputDirectory=");
+        let mut output = OsString::from("-DoutputDirectory=");
         output.push(&jars);
         run(Command::new("mvn").args(["-q", "-B", "dependency:copy-dependencies", "-f"]).arg(&wanted).arg(output))
     })

@@ -32,7 +32,7 @@ const HELPERS: &[(&str, &str)] = &[
     ("skc_to_unix_sock", "a socket as its unix self, to find its peer and its name"),
     ("probe_read_kernel", "reads kernel structures"),
     ("probe_read_kernel_str", "reads a path"),
-    ("probe_read_user", "reads the buffer that was written or filled"),
+    ("probe_read_user", "reads the buffer that was written or filled, and which task of its runtime a thread runs"),
     ("ringbuf_reserve", "a record"),
     ("ringbuf_submit", "a record"),
     ("ringbuf_discard", "a record that was not needed after all"),

@@ -10,8 +10,8 @@ use httparse::{EMPTY_HEADER, Header, ParserConfig};
 use memchr::memchr_iter;
 use spantap_common::abi::HEADER_BUDGET;
 
-use super::{Method, asked};
-use crate::{context::TraceContext, time::Moment};
+use super::{Method, asked, propagation};
+use crate::{context::TraceContext, protocol::Passed, time::Moment};
 
 /// A head under way.
 #[derive(Debug, Default)]
@@ -72,6 +72,7 @@ pub(super) struct RequestHead<'a> {
     pub(super) version: Version,
     pub(super) fields: Fields<'a>,
     pub(super) context: Option<TraceContext>,
+    pub(super) passed: Option<Box<Passed>>,
 }
 
 /// A complete response head.
@@ -227,13 +228,16 @@ pub(super) fn request<T>(head: &[u8], read: impl FnOnce(&RequestHead<'_>) -> T) 
     let named = |name: &'static str| {
         parsed.headers.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
     };
+    let (context, passed) =
+        propagation::read(TraceContext::parse(named("traceparent"), named("tracestate")), parsed.headers);
     Ok(read(&RequestHead {
         method: Method::parse(token),
         token,
         target,
         version: Version::of(minor),
         fields: Fields::of(parsed.headers, &head, lines),
-        context: TraceContext::parse(named("traceparent"), named("tracestate")),
+        context,
+        passed,
     }))
 }
 

@@ -5,7 +5,7 @@
 //! is mapped. The process runs on meanwhile: two words read one after the other may be of different moments.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::Read,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -104,12 +104,6 @@ impl Mapping {
         let root = process.join("root");
         root.join(self.name.trim_start_matches('/'))
     }
-}
-
-/// The tids of a process, at most `limit`.
-pub(super) fn threads(process: &Path, limit: usize) -> Vec<u32> {
-    let entries = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).take(limit).collect()
 }
 
 /// 1 MiB: 10,000 mappings.

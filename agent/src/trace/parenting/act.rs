@@ -4,6 +4,8 @@
 //! In: nothing. Out: [`Act`]s, ordered by kernel time. They say who did what to which exchange, and refuse to say what
 //! was said.
 
+use smallvec::SmallVec;
+
 use crate::{
     context::TraceId,
     pairing::ExchangeId,
@@ -32,6 +34,8 @@ pub(crate) enum What {
         by: Task,
         /// The trace that its header names.
         trace: Option<TraceId>,
+        /// Ids that the process may pass on.
+        ids: SmallVec<[Box<str>; 1]>,
     },
     /// It read more of something: of a request's body, or of the response to a call.
     Read {
@@ -50,6 +54,8 @@ pub(crate) enum What {
         connected: Option<Moment>,
         /// The trace that the header it wrote names.
         trace: Option<TraceId>,
+        /// Ids that it passed on.
+        ids: SmallVec<[Box<str>; 1]>,
     },
     /// It wrote the first byte of a request's response.
     Answering {

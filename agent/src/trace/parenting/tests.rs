@@ -72,19 +72,19 @@ impl Play {
     fn receives_on(self, request: ExchangeId, tid: u32, trace: Option<u8>) -> Self {
         let trace = trace.map(|byte| TraceId([byte; 16]));
         let by = self.task(tid);
-        self.act(What::Received { request, by, trace })
+        self.act(What::Received { request, by, trace, ids: SmallVec::new() })
     }
 
     pub(super) fn calls(self, call: impl Into<u64>, tid: u32) -> Self {
         let by = self.task(tid);
-        self.act(What::Called { call: id(call.into()), by, connected: None, trace: None })
+        self.act(What::Called { call: id(call.into()), by, connected: None, trace: None, ids: SmallVec::new() })
     }
 
     /// Writes the first call on a connection that `tid` connected `ago` nanoseconds before.
     fn calls_over_connection(self, call: impl Into<u64>, tid: u32, ago: u64) -> Self {
         let connected = Some(Moment { at: Timestamp(self.now + 1_000 - ago), task: self.task(tid) });
         let by = self.task(tid);
-        self.act(What::Called { call: id(call.into()), by, connected, trace: None })
+        self.act(What::Called { call: id(call.into()), by, connected, trace: None, ids: SmallVec::new() })
     }
 
     pub(super) fn hears(self, call: impl Into<u64>, tid: u32) -> Self {
@@ -235,6 +235,7 @@ fn a_header_names_the_request_of_its_trace() {
             by: Task { pid: PID, tid: T, ..Task::default() },
             connected: None,
             trace,
+            ids: SmallVec::new(),
         })
     };
     let play = play(Runtime::Go).receives_on(id('A'.into()), T, Some(1)).receives_on(id('B'.into()), T, Some(2));
@@ -251,8 +252,42 @@ fn a_thread_that_contradicts_the_header_is_no_evidence() {
         by: Task { pid: PID, tid: T, ..Task::default() },
         connected: None,
         trace,
+        ids: SmallVec::new(),
     });
     play.hears('a', T).answers('A', T).says("a<!");
+}
+
+// --- content ---
+
+impl Play {
+    fn receives_with(self, request: char, name: &str, tid: u32) -> Self {
+        let ids = [name.into()].into_iter().collect();
+        self.act(What::Received { request: id(request.into()), by: self.task(tid), trace: None, ids })
+    }
+
+    fn calls_with(self, call: char, name: &str, tid: u32) -> Self {
+        let ids = [name.into()].into_iter().collect();
+        self.act(What::Called { call: id(call.into()), by: self.task(tid), connected: None, trace: None, ids })
+    }
+}
+
+#[test]
+fn an_id_that_is_passed_on_names_the_request() {
+    let play = play(Runtime::Go).receives_with('A', "first-id", T).receives_with('B', "second-id", T);
+    play.calls_with('b', "second-id", U).calls_with('a', "first-id", 12).says("b<B(content) a<A(content)");
+}
+
+#[test]
+fn an_id_of_several_requests_names_none() {
+    let play = play(Runtime::Go).receives_with('A', "session-7", T).answers('A', T).receives_with('B', "session-7", T);
+    play.calls_with('c', "session-7", U).answers('B', T).says("c<?");
+}
+
+#[test]
+fn an_id_of_an_answered_request_keeps_its_call_from_others() {
+    let play = play(Runtime::Ruby).receives_with('A', "first-id", T).answers('A', T).receives_with('B', "second-id", T);
+    // Made too late, by a thread that holds another request by now.
+    play.calls_with('a', "first-id", T).hears('a', T).answers('B', T).says("a<!");
 }
 
 // --- turn and reply ---
@@ -384,8 +419,10 @@ fn processes_are_forgotten_with_their_end_and_up_to_a_bound() {
         play.now += 1_000;
         let (request, at) = (id(pid.into()), Timestamp(play.now));
         let by = Task { pid, tid: pid, ..Task::default() };
-        let acts =
-            [What::Received { request, by, trace: None }, What::Over { request, answered: None, crowded: false }];
+        let acts = [
+            What::Received { request, by, trace: None, ids: SmallVec::new() },
+            What::Over { request, answered: None, crowded: false },
+        ];
         for what in acts {
             play.parenting.take(Act { at, pid, what }, &mut play.links);
         }

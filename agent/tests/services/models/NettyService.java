@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-// NettyService.java PORT BACKEND: Netty on two event loops, server and client; waiting is the loops' timers.
+// NettyService PORT BACKEND: Netty on two event loops, server and client; waiting is the loops' timers.
 // A call is made on the loop of its request, over a connection of that loop's pool.
 
 import io.netty.bootstrap.Bootstrap;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-// TomcatService.java PORT BACKEND: a servlet on Tomcat's 16 threads, HttpClient.send for the calls.
+// TomcatService PORT BACKEND FOLDER: a servlet on Tomcat's 16 threads, HttpClient.send for the calls.
 
 import jakarta.servlet.http.HttpServlet;
 import jakarta.servlet.http.HttpServletRequest;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-// Work.java PORT BACKEND STYLE: the JDK's HttpServer on 16 threads, each call as STYLE has it.
+// Work PORT BACKEND STYLE: the JDK's HttpServer on 16 threads, each call as STYLE has it.
 // pool: HttpClient.send on the request's thread (parallel: sendAsync, joined there). second-pool: HttpURLConnection on
 // the threads of another pool, while the request's thread waits. futures: nobody waits; CompletableFuture chains over
 // sendAsync and delayed executors end with the answer. virtual: pool, with a virtual thread for each request (JDK 21).
