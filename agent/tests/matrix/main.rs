@@ -148,7 +148,7 @@ impl Row {
         parts.extend(askers);
         let verdict = judge(&answered, &parts, &report.spans);
         let mut failures = verdict.failures(self.service.calls());
-        let Summary { requests, spans, lost } = report.summary;
+        let Summary { requests, spans, lost, .. } = report.summary;
         let losses = lost.values().sum();
         if losses > 0 {
             failures.push(format!("lost {lost:?}"));
