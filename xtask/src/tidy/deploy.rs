@@ -25,7 +25,7 @@ mod tests {
 
     #[test]
     fn manifests_are_objects_of_kubernetes() {
-        for file in files("deploy", &[".yaml"]) {
+        for file in files("deploy/kubernetes", &[".yaml"]) {
             for object in documents(&file.text) {
                 for field in ["/apiVersion", "/kind", "/metadata/name"] {
                     assert!(object.pointer(field).is_some_and(Value::is_string), "{}: no {field}", file.path);

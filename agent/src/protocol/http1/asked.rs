@@ -19,7 +19,7 @@ pub(super) fn by(name: &str, value: &[u8]) -> Option<&'static str> {
             value.split(|byte| *byte == b';').any(|part| part.trim_ascii().eq_ignore_ascii_case(b"sampled=1"))
         }
         // USER_KEEP: https://docs.datadoghq.com/tracing/trace_pipeline/ingestion_mechanisms/
-        28 if name.eq_ignore_ascii_case("x-datadog-sampling-priority") => value == b"2",
+        27 if name.eq_ignore_ascii_case("x-datadog-sampling-priority") => value == b"2",
         _ => return None,
     };
     asks.then_some(match name.len() {
