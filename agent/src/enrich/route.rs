@@ -14,6 +14,7 @@ use opentelemetry_semantic_conventions::attribute::{
     HTTP_REQUEST_METHOD, HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE, URL_PATH,
 };
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use self::segment::{Place, Segment, is_prefix, judge};
 use crate::{
@@ -174,10 +175,13 @@ impl Routes {
         }
         let learned = self.learned.get_mut(service)?;
         let segments = segments(path);
+        let seen = learned.root.walk(&segments).and_then(|node| node.leaf.as_mut());
+        if let Some((route, name)) = seen.map(|leaf| (Arc::clone(&leaf.route), leaf.name(method))) {
+            return Some((Source::Heuristic, route, name));
+        }
         if !known {
             // What the server does not know is no route; what looks like one it knows is a missing thing of that route.
-            let leaf = learned.root.walk(&segments)?.leaf.as_mut()?;
-            return Some((Source::Heuristic, Arc::clone(&leaf.route), leaf.name(method)));
+            return None;
         }
         let room = learned.routes < MOST_ROUTES_OF_SERVICE && self.routes < MOST_ROUTES;
         let before = learned.routes;
@@ -306,11 +310,11 @@ impl Leaf {
 }
 
 /// The segments of `path`, which begins with a slash: each judged, and no more than [`MOST_SEGMENTS`].
-fn segments(path: &str) -> Vec<Segment<'_>> {
+fn segments(path: &str) -> SmallVec<[Segment<'_>; MOST_SEGMENTS + 1]> {
     let all = || path[1..].split('/');
     let count = all().count();
     let mut before = "";
-    let mut segments = Vec::with_capacity(count.min(MOST_SEGMENTS + 1));
+    let mut segments = SmallVec::new();
     for (index, segment) in all().take(MOST_SEGMENTS).enumerate() {
         segments.push(judge(segment, Place { index, before, last: index + 1 == count }));
         before = segment;

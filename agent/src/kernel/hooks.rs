@@ -130,16 +130,17 @@ pub enum Need {
     WherePresent,
 }
 
-/// Every hook, those of better tiers first.
+/// Every hook, those of better tiers first, in the order of attaching. Writes come before reads: a request that is seen to
+/// be read is then seen to be answered, and is not held open by an answer that went by unseen.
 pub const TABLE: &[Hook] = &[
-    socket_tracepoint("sock_recv_length", READS),
     socket_tracepoint("sock_send_length", WRITES),
+    socket_tracepoint("sock_recv_length", READS),
     // `inet_…` and not `tcp_…`: where sockets are in a sockmap, others stand in TCP's place below them.
-    function("exit_inet_recvmsg", "inet_recvmsg", Need::Required, ALWAYS, READS),
     function("exit_inet_sendmsg", "inet_sendmsg", Need::Required, ALWAYS, WRITES),
     // Apart from IPv4's since 5.3 (164c51fe82d1, a68886a69180). Not described where IPv6 is a module or absent.
-    function("exit_inet6_recvmsg", "inet6_recvmsg", Need::Optional, "5.3", "bytes that processes read over IPv6"),
     function("exit_inet6_sendmsg", "inet6_sendmsg", Need::Optional, "5.3", "bytes that processes write over IPv6"),
+    function("exit_inet_recvmsg", "inet_recvmsg", Need::Required, ALWAYS, READS),
+    function("exit_inet6_recvmsg", "inet6_recvmsg", Need::Optional, "5.3", "bytes that processes read over IPv6"),
     // Removed in 6.5 (dc97391e6610): sendfile and splice come by inet_sendmsg since.
     function(
         "exit_inet_sendpage",
