@@ -94,15 +94,16 @@ mod tests {
         let newest = without(&["inet_sendpage"]);
         let before_6_3 = without(&["sock_recv_length", "sock_send_length"]);
         let ipv6_module = without(&["sock_recv_length", "inet6_recvmsg", "inet6_sendmsg", "inet_sendpage"]);
-        let (tracepoints, exits) =
-            (["sock_recv_length", "sock_send_length"], ["exit_inet_recvmsg", "exit_inet_sendmsg"]);
-        let exits_6 = ["exit_inet6_recvmsg", "exit_inet6_sendmsg"];
+        // Writes before reads.
+        let tracepoints = ["sock_send_length", "sock_recv_length"];
+        let exits = ["exit_inet_sendmsg", "exit_inet_recvmsg"];
+        let both = ["exit_inet_sendmsg", "exit_inet6_sendmsg", "exit_inet_recvmsg", "exit_inet6_recvmsg"];
         for (features, tier, programs) in [
             (&newest, Tier::A, Some(tracepoints.to_vec())),
-            (&newest, Tier::B, Some([exits, exits_6].concat())),
+            (&newest, Tier::B, Some(both.to_vec())),
             (&newest, Tier::C, Some(vec!["sys_exit"])),
             (&before_6_3, Tier::A, None),
-            (&before_6_3, Tier::B, Some([&exits[..], &exits_6, &["exit_inet_sendpage"]].concat())),
+            (&before_6_3, Tier::B, Some([&both[..], &["exit_inet_sendpage"]].concat())),
             (&ipv6_module, Tier::B, Some(exits.to_vec())),
             (&without(&["inet_recvmsg"]), Tier::B, None),
             (&without(&["sys_exit"]), Tier::C, None),
