@@ -236,7 +236,8 @@ impl Destination {
             }
             Protocol::Zipkin => return None,
         };
-        Some(Self { endpoint, ..self.clone() })
+        // Numbers are cumulative: what waits on disk is spans.
+        Some(Self { endpoint, spool: None, ..self.clone() })
     }
 
     /// The endpoint for human eyes: user name and password of the URL are hidden.
@@ -395,7 +396,9 @@ pub fn decide(
     let Desk { variables, layers, .. } = desk;
     let mistakes = layers.into_mistakes();
     if mistakes.is_empty() {
-        Ok(Decision { command, warnings: variables.warnings, log })
+        // A service of the demo is what is watched: its variables are meant for whoever watches.
+        let warnings = if matches!(command, Command::DemoService { .. }) { Vec::new() } else { variables.warnings };
+        Ok(Decision { command, warnings, log })
     } else {
         Err(Refusal::Mistakes(mistakes))
     }

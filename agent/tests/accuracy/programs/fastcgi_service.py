@@ -18,7 +18,7 @@ class Responder(socketserver.StreamRequestHandler):
             _, kind, request, length, padding, _ = struct.unpack("!BBHHBB", header)
             self.rfile.read(length + padding)
             if kind == STDIN and length == 0:
-                answer = b"Content-Type: text/plain\r\n\r\nhello"
+                answer = b"Content-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
                 self.say(STDOUT, request, answer)
                 self.say(STDOUT, request, b"")
                 self.say(END_REQUEST, request, bytes(8))
