@@ -19,7 +19,7 @@ use crate::{
     call::{Buffers, NoSegment},
     kernel::{Positions, Registers, Sock, Stream},
     loss,
-    maps::LEFT_ALONE,
+    maps::{COUNT_ONLY, LEFT_ALONE},
     payload::{self, Moved},
     runtime, socket,
     state::{CAPTURED, IGNORED, PROBING, State, UNKNOWN},
@@ -77,6 +77,9 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
         Stream::Tcp => sock.positions(state.fin_sent != 0)?,
         Stream::Unix => unix::moved(sock, state, direction, length)?,
     };
+    if COUNT_ONLY.get(0).is_some_and(|count_only| *count_only != 0) {
+        return counted(state);
+    }
     // `recv(…, MSG_TRUNC)` discards what it counts: the buffer holds nothing of it.
     let buffers = if flags & MSG_TRUNC != 0 { None } else { Buffers::of(registers(), direction, length) };
     let buffers = Buffers::or_none(buffers).forgotten();
@@ -102,6 +105,20 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
         socket::caught_up(sock, state);
     }
     Some(())
+}
+
+/// The agent wants no records: the call is counted, and the connection goes on as one of which a record was lost.
+#[inline(always)]
+fn counted(state: &mut State) -> Option<()> {
+    if state.verdict == PROBING {
+        state.prefix_length = 0;
+        unseen(state, Reason::SelfBudget);
+    } else {
+        loss::count(Reason::SelfBudget);
+    }
+    // Whatever is captured next begins with a full budget.
+    state.last_direction = 0;
+    None
 }
 
 /// Compares the call's first bytes with the beginning of a request. Some: they are to be captured.

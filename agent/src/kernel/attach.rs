@@ -76,8 +76,17 @@ pub struct Probes {
     tier: Tier,
     passed_over: Vec<PassedOver>,
     verdicts: Vec<HookVerdict>,
+    /// What was counted before the probes were attached again.
+    earlier: Counted,
     /// Holds the programs and their links, until they are detached.
     object: Option<Ebpf>,
+}
+
+/// The probes' counters.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    lost: [u64; Reason::COUNT],
+    left_alone: [u64; Opaque::COUNT],
 }
 
 impl Probes {
@@ -139,7 +148,8 @@ impl Probes {
                 }
             }
         }
-        Ok(Self { ring, controls, lost, left_alone, tier, passed_over: Vec::new(), verdicts, object: Some(object) })
+        let (passed_over, earlier) = (Vec::new(), Counted::default());
+        Ok(Self { ring, controls, lost, left_alone, tier, passed_over, verdicts, earlier, object: Some(object) })
     }
 
     /// Hands over the records there are; returns how many. See [`Ring::drain`].
@@ -152,19 +162,28 @@ impl Probes {
         self.object = None;
     }
 
+    /// Attaches probes again after [`detach`](Self::detach), in the same tier. They know of no socket that they met before:
+    /// what passed meanwhile passed as if before the agent. Nothing changes where it fails.
+    pub fn attach_again(&mut self, settings: &Settings) -> Result<(), Unsupported> {
+        let earlier = Counted { lost: self.lost(), left_alone: self.left_alone() };
+        let again = Self::attach(&Settings { tier: Some(self.tier), ..settings.clone() })?;
+        *self = Self { earlier, passed_over: std::mem::take(&mut self.passed_over), ..again };
+        Ok(())
+    }
+
     /// What the probes can be told while they run.
     pub fn controls(&mut self) -> &mut Controls {
         &mut self.controls
     }
 
-    /// Losses since the probes were attached, indexed by [`Reason`].
+    /// Losses since the probes were first attached, indexed by [`Reason`].
     pub fn lost(&self) -> [u64; Reason::COUNT] {
-        summed(&self.lost)
+        sum(summed(&self.lost), self.earlier.lost)
     }
 
-    /// Sockets that were left alone since the probes were attached, indexed by [`Opaque`].
+    /// Sockets that were left alone since the probes were first attached, indexed by [`Opaque`].
     pub fn left_alone(&self) -> [u64; Opaque::COUNT] {
-        summed(&self.left_alone)
+        sum(summed(&self.left_alone), self.earlier.left_alone)
     }
 
     /// The tier in use.
@@ -260,6 +279,14 @@ fn summed<const COUNT: usize>(counters: &PerCpuArray<MapData, u64>) -> [u64; COU
         }
     }
     sums
+}
+
+/// Both together, counter by counter.
+fn sum<const COUNT: usize>(mut counters: [u64; COUNT], more: [u64; COUNT]) -> [u64; COUNT] {
+    for (counter, more) in counters.iter_mut().zip(more) {
+        *counter += more;
+    }
+    counters
 }
 
 fn set_ports(object: &mut Ebpf, ports: &[u16]) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use crate::{
     config::{Config, PrintStyle, Selection},
     kernel::Tier,
     time::Timestamp,
-    vitals::{Tally, Vitals},
+    vitals::{Steps, Tally, Vitals},
 };
 
 /// What is known when the probes are live.
@@ -122,6 +122,10 @@ pub fn summary(vitals: &Vitals, delivered: Delivered) -> String {
     if delivered.spooled > 0 {
         let _ = write!(text, " · {} on disk until the collector is back", delivered.spooled);
     }
+    let Steps { down, up, .. } = vitals.steps;
+    if down > 0 {
+        let _ = write!(text, " · did less {down}×, for its own budget, and more again {up}×");
+    }
     let lost: Vec<_> = vitals
         .lost
         .books()
@@ -156,6 +160,7 @@ pub fn summary_json(vitals: &Vitals, delivered: Delivered) -> String {
         "unread": vitals.unread,
         "expired": vitals.expired,
         "left_alone": vitals.left_alone,
+        "steps": vitals.steps,
     });
     for (output, spans) in [("exported", delivered.exported), ("printed", delivered.printed)] {
         if let Some(spans) = spans {
@@ -264,6 +269,7 @@ mod tests {
             record: None,
             quiet: false,
             resource: Vec::new(),
+            budget: None,
             bounds: Bounds::default(),
         }
     }

@@ -21,12 +21,15 @@ use std::{
     os::fd::AsRawFd,
     process::Stdio,
     ptr,
-    sync::mpsc::{Sender, channel},
+    sync::{
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc::{Sender, channel},
+    },
     thread,
     time::Duration,
 };
 
-use agent::{Account, Agent, Reader, command, end_of};
+use agent::{Account, Agent, Reader, Summary, command, end_of};
 use process::{Process, wait_until};
 use spans::{Kind, Span};
 use traffic::{Client, EAGER, Server, status_of};
@@ -324,6 +327,53 @@ impl Account {
 }
 
 /// A server, or a word on why there can be no test.
+#[test]
+fn an_agent_that_exceeds_its_budget_does_less_and_later_more_again() {
+    let Some(server) = server() else { return };
+    // 6 % of a core: a debug build takes as much for a few hundred requests a second, and a tenth of it at rest.
+    let mut command = command(server.port(), JSON, "calm=1000,ring=16777216");
+    command.env("SPANTAP_BUDGET_ENABLED", "true").env("SPANTAP_BUDGET_CPU", "60");
+    let mut agent = Agent::of(&mut command, Reader::Eager);
+    let (over, made) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                made.fetch_add(server.ask(4, 50), Relaxed);
+            }
+        });
+        // Also when a wait fails: the scope ends with its threads.
+        let _ended = Ended(&over);
+        agent.await_word("from full to sampled");
+        agent.await_word("from sampled to counted");
+    });
+    agent.await_word("from counted to sampled");
+    agent.await_word("from sampled to full");
+    await_sight(&agent, &server);
+    let asked = ask_in_sight(&agent, &mut server.connect(), 20);
+    let account = agent.stop(libc::SIGINT);
+    account.is_right();
+    for path in asked {
+        let answered = account.spans.iter().filter(|span| span.path == path && span.status.is_some()).count();
+        assert_eq!(answered, 2, "{path}, as before: {:#?}", account.summary);
+    }
+    let Summary { requests, steps, losses, .. } = &account.summary;
+    assert!(steps.down >= 2 && steps.up == steps.down && steps.rung == 0, "{:#?}", account.summary);
+    assert!(losses.spans.of("self_budget") > 0, "spans of other traces: {:#?}", account.summary);
+    assert!(losses.records.of("self_budget") > 0, "calls that were only counted: {:#?}", account.summary);
+    // Each end of a request is two calls: whoever of the two is missing was counted.
+    let unseen = (2 * made.into_inner()).saturating_sub(*requests);
+    assert!(unseen <= losses.records.total(), "{unseen} requests were not seen: {:#?}", account.summary);
+}
+
+/// Says so when it goes.
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 fn server() -> Option<Server> {
     match spantap::kernel::features::privileged() {
         Ok(()) => Some(Server::start()),
