@@ -40,6 +40,7 @@ use crate::{
     event::{self, Event, Process},
     export::local,
     kernel::{Controls, Pace, Probes, Settings, State, Unsupported, ring},
+    live::messages::Start,
     memory,
     outputs::Outputs,
     pipeline::{Input, Pipeline, Watch},
@@ -114,12 +115,24 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     })?;
     memory::give_back();
     let live = probes.verdicts().iter().filter(|verdict| verdict.state == State::Used).count();
-    outputs.begin(&kernel_release(), probes.tier(), live, started.elapsed(), clock::now());
+    let start = Start {
+        kernel: &kernel_release(),
+        tier: probes.tier(),
+        probes: live,
+        older: probes.older().connections,
+        took: started.elapsed(),
+    };
+    outputs.begin(&start, clock::now());
 
     let mut pipeline = Pipeline::with_limits(preamble.seed, preamble.host, config.bounds.pipeline);
     pipeline.set_routes(routes(config)?);
     pipeline.describe_resources(&config.resource);
     let mut inlet = Inlet { pipeline, recorder, spans: Vec::new() };
+    for pid in probes.older().processes.iter().copied() {
+        if let Some((facts, watch)) = watched.meet(pid) {
+            inlet.feed(Input::Facts(&facts, watch), clock::wall_offset());
+        }
+    }
     let deadline = config.duration.map(|duration| Instant::now() + duration);
     let mut grace_ends = None;
     let mut losses_read = Timestamp::default();
@@ -411,14 +424,7 @@ impl Watched {
                 }
                 let facts = self.facts(pid, MOST_FORKS);
                 let facts = facts.unwrap_or_else(|| targets::fallback(ProcessId { pid, started: 0 }, 0, "", ""));
-                let watch = match self.judge.judge(&facts) {
-                    Verdict::Ignored => Watch::Ignore,
-                    Verdict::Undecided | Verdict::Target => Watch::Trace,
-                };
-                if watch == Watch::Trace {
-                    self.look_into(&facts);
-                }
-                Some((facts, watch))
+                Some(self.introduced(facts))
             }
             Event::Process(process) => {
                 self.process(&process);
@@ -426,6 +432,26 @@ impl Watched {
             }
             Event::Data(_) | Event::Shut(_) => None,
         }
+    }
+
+    /// A process that held a socket before the agent came.
+    fn meet(&mut self, pid: u32) -> Option<(ProcessFacts, Watch)> {
+        if pid == std::process::id() {
+            return None;
+        }
+        self.facts(pid, 0).map(|facts| self.introduced(facts))
+    }
+
+    /// Judges a process, and has it looked into if it is traced.
+    fn introduced(&mut self, facts: ProcessFacts) -> (ProcessFacts, Watch) {
+        let watch = match self.judge.judge(&facts) {
+            Verdict::Ignored => Watch::Ignore,
+            Verdict::Undecided | Verdict::Target => Watch::Trace,
+        };
+        if watch == Watch::Trace {
+            self.look_into(&facts);
+        }
+        (facts, watch)
     }
 
     /// What is known of a process, dead or alive, over at most `forks` generations.
