@@ -5,10 +5,7 @@
 //! states, and a report of each. The first walk finds who listens, the second knows all of them. It looks at no payload,
 //! and lets a state alone that a probe has begun to fill in.
 
-use spantap_common::{
-    event::socket::Origin,
-    older::{LISTENS, OlderSocket},
-};
+use spantap_common::{event::socket::Origin, older::OlderSocket};
 
 use crate::{
     kernel::{Report, Sock},
@@ -26,10 +23,8 @@ pub(crate) fn met(sock: Sock, pid: u32, report: Report) -> Option<()> {
     let netns = sock.netns();
     match sock.turn() {
         // Full or there already: a port that is missing costs an origin.
-        TCP_LISTEN => {
-            report.write(&OlderSocket { socket: 0, pid, origin: LISTENS, reserved: [0; 3] });
-            LISTENERS.insert(place(netns, sock.ends().local.port), 1, 0).ok()
-        }
+        // Full or there already: a port that is missing costs an origin.
+        TCP_LISTEN => LISTENERS.insert(place(netns, sock.ends().local.port), 1, 0).ok(),
         TCP_ESTABLISHED | TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_CLOSE_WAIT => {
             let ends = sock.ends();
             let origin = match (is_listened(netns, ends.local.port), is_listened(netns, ends.peer.port)) {

@@ -12,18 +12,14 @@ use std::{
 use anyhow::Context as _;
 use aya::programs::Iter;
 use serde::Serialize;
-use spantap_common::{
-    abi::MAX_PROCESSES,
-    event::socket::Origin,
-    older::{LISTENS, OlderSocket},
-};
+use spantap_common::{abi::MAX_PROCESSES, event::socket::Origin, older::OlderSocket};
 
 /// What the walk found.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Older {
     /// How many connections there are.
     pub connections: Connections,
-    /// Who holds them, and who listens for more. Law: processes.len() <= MAX_PROCESSES.
+    /// Who holds them. Law: processes.len() <= MAX_PROCESSES.
     pub processes: HashSet<u32>,
 }
 
@@ -72,7 +68,7 @@ fn read(mut report: impl Read) -> io::Result<Older> {
         for socket in sockets {
             // The fields of `OlderSocket`, in their order.
             let [s0, s1, s2, s3, s4, s5, s6, s7, p0, p1, p2, p3, origin, ..] = *socket;
-            if origin != LISTENS && origins.len() < MOST_CONNECTIONS {
+            if origins.len() < MOST_CONNECTIONS {
                 origins.insert(u64::from_ne_bytes([s0, s1, s2, s3, s4, s5, s6, s7]), origin);
             }
             if processes.len() < MAX_PROCESSES as usize {
@@ -122,19 +118,15 @@ mod tests {
             (1, 11, Origin::OlderAccepted),
             (2, 12, Origin::OlderConnected),
             (3, 12, Origin::Unknown),
-        ]
-        .map(|(socket, pid, origin)| (socket, pid, origin.to_wire()))
-        .into_iter()
-        .chain([(0, 13, LISTENS)])
-        {
+        ] {
             report.extend(socket.to_ne_bytes());
             report.extend(pid.to_ne_bytes());
-            report.extend([origin, 0, 0, 0]);
+            report.extend([origin.to_wire(), 0, 0, 0]);
         }
         for size in 1..=report.len() {
             let older = read(Drops(&report, size)).expect("it is all there");
             assert_eq!(older.connections, Connections { accepted: 1, connected: 1, unknown: 1 }, "{size} at a time");
-            assert_eq!(older.processes, HashSet::from([10, 11, 12, 13]), "{size} at a time");
+            assert_eq!(older.processes, HashSet::from([10, 11, 12]), "{size} at a time");
         }
     }
 }
