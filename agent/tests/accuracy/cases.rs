@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! The catalogue.
 
+mod calls;
 mod ends;
 mod framing;
 mod hostile;
@@ -23,6 +24,7 @@ pub(crate) fn catalogue() -> impl Iterator<Item = Case> {
         hostile::CASES,
         ends::CASES,
         sockets::CASES,
+        calls::CASES,
         unix::CASES,
         processes::CASES,
         runtimes::CASES,

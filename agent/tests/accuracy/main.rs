@@ -13,7 +13,6 @@
 #[expect(dead_code, reason = "the service matrix uses the rest")]
 mod agent;
 #[path = "../matrix/process.rs"]
-#[expect(dead_code, reason = "the service matrix uses the rest")]
 mod process;
 #[path = "../matrix/spans.rs"]
 mod spans;

@@ -26,13 +26,20 @@ pub(crate) enum Runtime {
     Go,
     /// `com.sun.net.httpserver`, `java.net.http`.
     Java,
+    /// `std::net`.
+    Rust,
 }
 
 impl Runtime {
     /// Starts the service and waits until it listens.
     pub(crate) fn serve(self, port: u16, options: &[&str]) -> Result<Process, String> {
+        self.serve_as("serve", port, options)
+    }
+
+    /// The same in another mode that serves.
+    pub(crate) fn serve_as(self, mode: &str, port: u16, options: &[&str]) -> Result<Process, String> {
         let mut command = self.command()?;
-        command.args(["serve", &port.to_string()]).args(options).stdin(Stdio::null()).stdout(Stdio::null());
+        command.args([mode, &port.to_string()]).args(options).stdin(Stdio::null()).stdout(Stdio::null());
         let mut process = Process::start(self.label(), &mut command)?;
         process.await_listening(port)?;
         Ok(process)
@@ -40,8 +47,13 @@ impl Runtime {
 
     /// A command that asks for each of `paths` in turn.
     pub(crate) fn call(self, port: u16, paths: &[String]) -> Result<Command, String> {
+        self.call_as("call", port, paths)
+    }
+
+    /// The same in another mode that calls.
+    pub(crate) fn call_as(self, mode: &str, port: u16, paths: &[String]) -> Result<Command, String> {
         let mut command = self.command()?;
-        command.args(["call", &port.to_string()]).args(paths).stdin(Stdio::null());
+        command.args([mode, &port.to_string()]).args(paths).stdin(Stdio::null());
         Ok(command)
     }
 
@@ -72,6 +84,11 @@ impl Runtime {
                 java.arg("-Dsun.net.httpserver.nodelay=true").arg(source("Service.java"));
                 java
             }
+            Self::Rust => {
+                static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+                let build = || built("rustc", &["--edition=2024", "-O", "-o"], "accuracy-rust", "service.rs");
+                Command::new(BUILT.get_or_init(build).as_ref().map_err(String::clone)?)
+            }
         })
     }
 
@@ -82,6 +99,7 @@ impl Runtime {
             Self::Node => "the service in JavaScript",
             Self::Go => "the service in Go",
             Self::Java => "the service in Java",
+            Self::Rust => "the service in Rust",
         }
     }
 }

@@ -3,7 +3,12 @@
 //!
 //! In: nothing. Out: [`CASES`]. A status is expected only where it was on the wire.
 
-use std::time::Duration;
+use std::{
+    io::{Error, ErrorKind, Read as _},
+    net::TcpStream,
+    os::fd::AsRawFd as _,
+    time::Duration,
+};
 
 use crate::{
     case::Case,
@@ -14,6 +19,7 @@ use crate::{
     },
     talk::End,
     talk::Leave::{Close, Reset, Shut},
+    truth::Window,
 };
 
 const ASK: Step = Client("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -127,6 +133,7 @@ pub(super) const CASES: &[Case] = &[
             &[Request::new(0, 2).method("POST").status(408, "408")],
         ),
     ),
+    Case::code("nobody-acknowledges", nobody_acknowledges),
     Case::code("shown-while-idle", shown_while_idle).quick(),
 ];
 
@@ -143,6 +150,54 @@ fn late_answer(ground: &mut Ground) -> Result<(), String> {
     ground.keep(talk);
     Ok(())
 }
+
+/// The server's machine is as good as gone: whatever is sent to it goes unheard, until the client's kernel gives up.
+fn nobody_acknowledges(ground: &mut Ground) -> Result<(), String> {
+    let mut talk = ground.connect()?;
+    let id = ground.id();
+    let asked = talk.pass(End::Client, format!("GET /{id} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())?;
+    let answered = talk.pass(End::Server, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+    ground.expect_both(&id, Told::get(200), asked.first, answered.last);
+
+    let (Some(client), Some(server)) = (&talk.client, &talk.server) else { return Err("an end has left".to_owned()) };
+    deafen(server).and_then(|()| give_up_after(client, Duration::from_millis(300))).map_err(|e| format!("{e}"))?;
+    let id = ground.id();
+    let sent = talk.send(End::Client, format!("GET /{id} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes())?;
+    let client = talk.client.as_mut().ok_or("the client has left")?;
+    let (read, end) = Window::around(|| client.read(&mut [0; 16]));
+    if !read.as_ref().is_err_and(|error| error.kind() == ErrorKind::TimedOut) {
+        return Err(format!("the client read {read:?}"));
+    }
+    let gone = Told { status: None, client_error: Some("timeout"), ..Told::get(200) };
+    ground.expect_client(&id, gone, sent, end);
+    ground.keep(talk);
+    Ok(())
+}
+
+/// Drops everything that comes for the socket, before TCP sees it: a filter of one instruction, which takes 0 bytes.
+fn deafen(socket: &TcpStream) -> Result<(), Error> {
+    let mut nothing = libc::sock_filter { code: BPF_RET, jt: 0, jf: 0, k: 0 };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut nothing };
+    set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+}
+
+/// How long bytes may go unacknowledged (tcp(7)).
+fn give_up_after(socket: &TcpStream, time: Duration) -> Result<(), Error> {
+    let milliseconds = u32::try_from(time.as_millis()).map_err(Error::other)?;
+    set(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, &milliseconds)
+}
+
+fn set<T>(socket: &TcpStream, level: libc::c_int, option: libc::c_int, value: &T) -> Result<(), Error> {
+    let size = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the value outlives the call, and the size is its own.
+    match unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const *value).cast(), size) } {
+        0 => Ok(()),
+        _ => Err(Error::last_os_error()),
+    }
+}
+
+/// `BPF_RET | BPF_K` (`include/uapi/linux/bpf_common.h`).
+const BPF_RET: u16 = 0x06;
 
 /// The connection stays open and silent after each answer; the spans are there all the same.
 fn shown_while_idle(ground: &mut Ground) -> Result<(), String> {

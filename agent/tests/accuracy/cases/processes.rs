@@ -5,8 +5,10 @@
 
 use std::{
     collections::HashMap,
+    fs,
     io::Read,
     process::{Command, Stdio},
+    slice,
     time::Duration,
 };
 
@@ -17,11 +19,12 @@ use crate::{
     process::Process,
     programs::Runtime,
     spans::Kind,
-    truth::{Truth, Window},
+    truth::{Truth, Window, now},
 };
 
 pub(super) const CASES: &[Case] = &[
     Case::code("processes-of-milliseconds", short_lives).needs(&["cc"]).quick(),
+    Case::code("process-id-used-again", reused_pid).needs(&["cc", "rustc"]),
     Case::code("equal-addresses-in-namespaces", equal_addresses).needs(&["python3"]),
 ];
 
@@ -43,6 +46,42 @@ fn short_lives(ground: &mut Ground) -> Result<(), String> {
         ground.expect_server(&id, Told::get(200), served.asked, served.answered);
     }
     Ok(())
+}
+
+/// A process ends, and another program gets its number.
+fn reused_pid(ground: &mut Ground) -> Result<(), String> {
+    let answerer = Answerer::start(ground.port(0))?;
+    let first = called(ground, &answerer, Runtime::C)?;
+    // Built before the number is set.
+    Runtime::Rust.command()?;
+    for _ in 0..TRIES {
+        // The next process to be made has the number behind this one (proc_sys_kernel(5)), if nobody else makes one.
+        fs::write("/proc/sys/kernel/ns_last_pid", (first - 1).to_string())
+            .map_err(|e| format!("set the next process id: {e}"))?;
+        if called(ground, &answerer, Runtime::Rust)? == first {
+            return Ok(());
+        }
+    }
+    Err(format!("no process got the number {first} again"))
+}
+
+/// A process that makes one call; its number.
+fn called(ground: &mut Ground, answerer: &Answerer, runtime: Runtime) -> Result<u32, String> {
+    let id = ground.id();
+    let path = format!("/{id}");
+    let mut command = runtime.call(ground.port(0), slice::from_ref(&path))?;
+    let from = now();
+    let mut process = Process::start("a client", &mut command)?;
+    let served = answerer.served(1)?.remove(0);
+    if !process.await_end(CLIENT_DEADLINE).is_some_and(|status| status.success()) || served.path != path {
+        return Err(format!("the client did not end well, {} was asked for", served.path));
+    }
+    let life = Window { from, to: now() };
+    let start = Window { from: life.from, to: served.asked.to };
+    let end = Window { from: served.answered.from, to: life.to };
+    ground.expect_client(&id, Told::get(200), start, end);
+    ground.expect_server(&id, Told::get(200), served.asked, served.answered);
+    Ok(process.pid())
 }
 
 /// Three network namespaces in which the same addresses and ports talk at the same time.
@@ -101,3 +140,9 @@ const HALF_A_SECOND_NS: u64 = 500_000_000;
 
 /// Three answers of half a second each.
 const NAMESPACE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// One call.
+const CLIENT_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Until nobody else makes a process in between.
+const TRIES: usize = 50;

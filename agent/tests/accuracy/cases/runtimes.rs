@@ -4,7 +4,10 @@
 //! In: nothing. Out: [`CASES`]. One end is always this process, which measures; the other is judged by what this end
 //! can know of it.
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use crate::{
     answerer::Answerer,
@@ -23,14 +26,23 @@ pub(super) const CASES: &[Case] = &[
     Case::code("node-server", |ground| server(ground, Runtime::Node)).needs(&["node"]),
     Case::code("go-server", |ground| server(ground, Runtime::Go)).needs(&["go"]),
     Case::code("java-server", |ground| server(ground, Runtime::Java)).needs(&["java"]),
+    Case::code("rust-server", |ground| server(ground, Runtime::Rust)).needs(&["rustc"]),
     Case::code("c-client", |ground| client(ground, Runtime::C)).needs(&["cc"]),
     Case::code("python-client", |ground| client(ground, Runtime::Python)).needs(&["python3"]).quick(),
     Case::code("node-client", |ground| client(ground, Runtime::Node)).needs(&["node"]),
     Case::code("go-client", |ground| client(ground, Runtime::Go)).needs(&["go"]),
     Case::code("java-client", |ground| client(ground, Runtime::Java)).needs(&["java"]),
+    Case::code("rust-client", |ground| client(ground, Runtime::Rust)).needs(&["rustc"]),
+    Case::code("python-pool", |ground| pool(ground, Runtime::Python)).needs(&["python3"]),
+    Case::code("node-pool", |ground| pool(ground, Runtime::Node)).needs(&["node"]),
+    Case::code("go-pool", |ground| pool(ground, Runtime::Go)).needs(&["go"]),
+    Case::code("java-pool", |ground| pool(ground, Runtime::Java)).needs(&["java"]),
+    Case::code("rust-pool", |ground| pool(ground, Runtime::Rust)).needs(&["rustc"]),
     Case::code("curl-client", curl).needs(&["curl"]),
     Case::code("forking-server", |ground| python_server(ground, "fork")).needs(&["python3"]),
     Case::code("preforked-server", |ground| python_server(ground, "prefork")).needs(&["python3"]),
+    Case::code("client-execs-between-calls", client_execs).needs(&["cc"]).quick(),
+    Case::code("server-execs-between-answers", server_execs).needs(&["cc"]),
 ];
 
 /// Every answer that the services know, on one connection.
@@ -106,6 +118,67 @@ fn client(ground: &mut Ground, runtime: Runtime) -> Result<(), String> {
     called(ground, command, &paths)
 }
 
+/// The process becomes another program after each answer; the connection stays.
+fn client_execs(ground: &mut Ground) -> Result<(), String> {
+    let paths = paths(ground);
+    let all: Vec<_> = paths.iter().map(|(_, path)| path.clone()).collect();
+    let command = Runtime::C.call_as("call-exec", ground.port(0), &all)?;
+    called(ground, command, &paths)
+}
+
+/// The same at the other end.
+fn server_execs(ground: &mut Ground) -> Result<(), String> {
+    let service = Runtime::C.serve_as("serve-exec", ground.port(0), &[])?;
+    let mut asker = Asker::connect(ground.port(0))?;
+    for (method, kind) in [("GET", "200"), ("GET", "writes"), ("HEAD", "200"), ("GET", "404"), ("GET", "200")] {
+        ask(ground, &mut asker, method, kind, &[])?;
+    }
+    ground.keep((asker, service));
+    Ok(())
+}
+
+/// Calls of each runtime's own client, several at a time, on connections that it keeps.
+fn pool(ground: &mut Ground, runtime: Runtime) -> Result<(), String> {
+    let paths: Vec<_> = (0..POOLED)
+        .map(|number| {
+            let id = ground.id();
+            let kind = if number % 8 == 5 { "writes" } else { "200" };
+            let path = format!("/{kind}/{id}");
+            (id, path)
+        })
+        .collect();
+    let all: Vec<_> = paths.iter().map(|(_, path)| path.clone()).collect();
+    let mut command = runtime.call_as("pool", ground.port(0), &all)?;
+    let answerer = Answerer::start(ground.port(0))?;
+    let started = now();
+    let mut client = Process::start("the client", command.stdout(Stdio::null()))?;
+    let served = answerer.served(paths.len())?;
+    match client.await_end(CLIENT_DEADLINE) {
+        Some(status) if status.success() => {}
+        other => return Err(format!("the client ended with {other:?}")),
+    }
+    let ended = now();
+    for (id, path) in &paths {
+        let served = served.iter().find(|served| served.path == *path).ok_or(format!("{path} was not asked for"))?;
+        let asked = Window { from: started, to: served.asked.to };
+        let answered = Window { from: served.answered.from, to: ended };
+        let truth = |kind, start, end| Truth {
+            id: id.clone(),
+            kind,
+            path: path.clone(),
+            method: "GET",
+            original: None,
+            status: Some(200),
+            error: None,
+            start,
+            end,
+        };
+        ground.expect(truth(Kind::Client, asked, answered));
+        ground.expect(truth(Kind::Server, served.asked, served.answered));
+    }
+    Ok(())
+}
+
 fn curl(ground: &mut Ground) -> Result<(), String> {
     let (paths, port) = (paths(ground), ground.port(0));
     let mut command = Command::new("curl");
@@ -128,7 +201,7 @@ fn paths(ground: &mut Ground) -> Vec<(String, String)> {
 fn called(ground: &mut Ground, mut command: Command, paths: &[(String, String)]) -> Result<(), String> {
     let answerer = Answerer::start(ground.port(0))?;
     let started = now();
-    let mut client = Process::start("the client", command.stdout(std::process::Stdio::null()))?;
+    let mut client = Process::start("the client", command.stdout(Stdio::null()))?;
     let all = answerer.served(paths.len())?;
     match client.await_end(CLIENT_DEADLINE) {
         Some(status) if status.success() => {}
@@ -164,3 +237,6 @@ fn called(ground: &mut Ground, mut command: Command, paths: &[(String, String)])
 
 /// A JVM that compiles its program first takes some seconds on a busy machine.
 const CLIENT_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Ten for each of the four at a time.
+const POOLED: usize = 40;

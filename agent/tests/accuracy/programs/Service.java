@@ -8,11 +8,13 @@ import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse.BodyHandlers;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Executors;
 
 /**
  * Service.java serve PORT: answers as ../programs.rs says, with HttpServer and its own chunking.
  * Service.java call PORT PATH...: asks with HttpClient, on one connection.
+ * Service.java pool PORT PATH...: asks with the same four at a time, on connections that are kept.
  */
 public class Service {
     private static final byte[] PIECE = "0123456789".getBytes();
@@ -27,7 +29,17 @@ public class Service {
             return;
         }
         HttpClient client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
-        for (int index = 2; index < arguments.length; index += 1) {
+        int width = arguments[0].equals("pool") ? 4 : 1;
+        for (int from = 2; width > 1 && from < arguments.length; from += width) {
+            int to = Math.min(from + width, arguments.length);
+            CompletableFuture<?>[] calls = new CompletableFuture<?>[to - from];
+            for (int index = from; index < to; index += 1) {
+                URI uri = URI.create("http://127.0.0.1:" + port + arguments[index]);
+                calls[index - from] = client.sendAsync(HttpRequest.newBuilder(uri).build(), BodyHandlers.ofByteArray());
+            }
+            CompletableFuture.allOf(calls).join();
+        }
+        for (int index = 2; width == 1 && index < arguments.length; index += 1) {
             URI uri = URI.create("http://127.0.0.1:" + port + arguments[index]);
             client.send(HttpRequest.newBuilder(uri).build(), BodyHandlers.ofByteArray());
         }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 // service serve PORT: answers as ../programs.rs says, with plain system calls: writev, send, sendmsg, sendfile.
+// service serve-exec PORT: the same, and runs itself anew after each answer, the connection inherited.
 // service call PORT PATH...: asks with write and read, on one connection.
+// service call-exec PORT PATH...: the same, and runs itself anew after each answer.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <err.h>
@@ -66,7 +68,17 @@ static void answer(int fd, const char *method, const char *path) {
     }
 }
 
-static void converse(int fd) {
+// This program again, with the connection and what is left to be done.
+static void again(const char *mode, int fd, char **rest) {
+    static char number[12], *words[64];
+    snprintf(number, sizeof number, "%d", fd);
+    words[0] = "service", words[1] = (char *)mode, words[2] = number;
+    for (int at = 3; at < 63 && rest && *rest; at++) words[at] = *rest++;
+    execv("/proc/self/exe", words);
+    err(1, "exec");
+}
+
+static void converse(int fd, int execs) {
     static char buffer[ROOM];
     size_t held = 0;
     for (;;) {
@@ -86,6 +98,7 @@ static void converse(int fd) {
                 body -= more;
             }
             answer(fd, method, path);
+            if (execs) again("go-on-serving", fd, NULL);
             continue;
         }
         ssize_t more = recv(fd, buffer + held, ROOM - held, 0);
@@ -94,7 +107,7 @@ static void converse(int fd) {
     }
 }
 
-static void serve(const char *port) {
+static void serve(const char *port, int execs) {
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
     struct sockaddr_in address = address_of(port);
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -103,15 +116,19 @@ static void serve(const char *port) {
         int fd = accept(listener, NULL, NULL);
         if (fd < 0) err(1, "accept");
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        converse(fd);
+        converse(fd, execs);
         close(fd);
     }
 }
 
-static void call(const char *port, char **paths) {
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+static int connected(const char *port) {
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in address = address_of(port);
     if (connect(fd, (struct sockaddr *)&address, sizeof address)) err(1, "connect");
+    return fd;
+}
+
+static void call(int fd, char **paths, int execs) {
     for (; *paths; paths++) {
         char text[400];
         int length = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", *paths);
@@ -122,12 +139,16 @@ static void call(const char *port, char **paths) {
             more = read(fd, text, sizeof text);
             if (more <= 0) err(1, "read");
         } while (text[more - 1] != '.');
+        if (execs) again("go-on-calling", fd, paths + 1);
     }
 }
 
 int main(int count, char **words) {
     if (count < 3) errx(2, "serve PORT | call PORT PATH...");
-    if (!strcmp(words[1], "serve")) serve(words[2]);
-    else call(words[2], words + 3);
+    const char *mode = words[1];
+    if (!strcmp(mode, "serve") || !strcmp(mode, "serve-exec")) serve(words[2], !strcmp(mode, "serve-exec"));
+    else if (!strcmp(mode, "go-on-serving")) converse(atoi(words[2]), 1);
+    else if (!strcmp(mode, "go-on-calling")) call(atoi(words[2]), words + 3, 1);
+    else call(connected(words[2]), words + 3, !strcmp(mode, "call-exec"));
     return 0;
 }

@@ -2,6 +2,7 @@
 
 // service serve PORT: answers as ../programs.rs says, with net/http and its own chunking.
 // service call PORT PATH...: asks with the default client, on one connection.
+// service pool PORT PATH...: asks with the same from several goroutines at once.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -20,6 +22,10 @@ func main() {
 	mode, address := os.Args[1], "127.0.0.1:"+os.Args[2]
 	if mode == "serve" {
 		log.Fatal(http.ListenAndServe(address, http.HandlerFunc(answer)))
+	}
+	if mode == "pool" {
+		pool("http://"+address, os.Args[3:])
+		return
 	}
 	for _, path := range os.Args[3:] {
 		if err := call("http://" + address + path); err != nil {
@@ -55,6 +61,27 @@ func slowly(w http.ResponseWriter) {
 		io.WriteString(w, piece)
 		w.(http.Flusher).Flush()
 	}
+}
+
+func pool(base string, paths []string) {
+	left := make(chan string, len(paths))
+	for _, path := range paths {
+		left <- path
+	}
+	close(left)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Add(1)
+		go func() {
+			defer all.Done()
+			for path := range left {
+				if err := call(base + path); err != nil {
+					log.Fatal(err)
+				}
+			}
+		}()
+	}
+	all.Wait()
 }
 
 func call(url string) error {

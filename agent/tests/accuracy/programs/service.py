@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0 OR MIT
 """service.py serve PORT [fork|prefork]: answers as ../programs.rs says, with http.server.
 service.py call PORT PATH...: asks with http.client, on one connection.
+service.py pool PORT PATH...: asks with the same, on four connections with a thread each.
 service.py alone PORT PATH...: does both, in a network namespace of its own; prints each exchange's times."""
 
+import concurrent.futures
 import ctypes
 import fcntl
 import http.client
@@ -82,6 +84,12 @@ def call(port, paths):
     connection.close()
 
 
+def pool(port, paths):
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(call, port, paths[first::4]) for first in range(4)]:
+            done.result()
+
+
 def alone(port, paths):
     clone_newnet = 0x40000000
     if ctypes.CDLL(None, use_errno=True).unshare(clone_newnet) != 0:
@@ -105,4 +113,4 @@ mode, port, rest = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 if mode == "serve":
     serve(port, *rest)
 else:
-    {"call": call, "alone": alone}[mode](port, rest)
+    {"call": call, "pool": pool, "alone": alone}[mode](port, rest)
