@@ -146,6 +146,11 @@ impl Agent {
         }
     }
 
+    /// What it has said since it was last waited for.
+    pub(crate) fn words(&self) -> Vec<String> {
+        self.words.try_iter().collect()
+    }
+
     /// Whether a span was shown that is `wanted`.
     pub(crate) fn has_shown(&self, wanted: impl FnMut(&Span) -> bool) -> bool {
         self.shown.lock().expect("no panic").iter().any(wanted)

@@ -330,9 +330,9 @@ impl Account {
 #[test]
 fn an_agent_that_exceeds_its_budget_does_less_and_later_more_again() {
     let Some(server) = server() else { return };
-    // A debug build that keeps up with saturation takes more than 0.4 cores, and one that does not loses more than a tenth
-    // of the records in so small a ring. At rest it takes less than half of that, whatever else the machine does.
-    let mut command = command(server.port(), JSON, "calm=1000,ring=65536");
+    // The ring has room for some twenty records: saturation loses most of its own in it, whatever the agent takes. At rest
+    // a request has room enough, and a debug build takes far less than half of this budget.
+    let mut command = command(server.port(), JSON, "calm=1000,ring=8192");
     command.env("SPANTAP_BUDGET_ENABLED", "true").env("SPANTAP_BUDGET_CPU", "400");
     let mut agent = Agent::of(&mut command, Reader::Eager);
     let (over, made) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -349,14 +349,15 @@ fn an_agent_that_exceeds_its_budget_does_less_and_later_more_again() {
     });
     agent.await_word("from counted to sampled");
     agent.await_word("from sampled to full");
-    await_sight(&agent, &server);
-    let asked = ask_in_sight(&agent, &mut server.connect(), 20);
+    // Requests whose end was lost are open yet: until then a call of the same process waits whether one of them made it.
+    let mut client = server.connect();
+    let asked: Vec<_> = (0..4).map(|_| ask(&mut client)).collect();
+    for path in asked {
+        let is_seen = || agent.has_shown(|span| span.path == path && span.status.is_some());
+        assert!(wait_until(PATIENCE, is_seen), "{path}, as before: {:?}", agent.words());
+    }
     let account = agent.stop(libc::SIGINT);
     account.is_right();
-    for path in asked {
-        let answered = account.spans.iter().filter(|span| span.path == path && span.status.is_some()).count();
-        assert_eq!(answered, 2, "{path}, as before: {:#?}", account.summary);
-    }
     let Summary { requests, steps, losses, .. } = &account.summary;
     assert!(steps.down >= 2 && steps.up == steps.down && steps.rung == 0, "{:#?}", account.summary);
     assert!(losses.spans.of("self_budget") > 0, "spans of other traces: {:#?}", account.summary);
