@@ -44,10 +44,10 @@ use crate::{
     outputs::Outputs,
     pipeline::{Input, Pipeline, Watch},
     priority,
-    process::{ProcessFacts, ProcessId},
+    process::{self, ProcessFacts, ProcessId},
     targets::{
         self, Reader,
-        identity::{self, Finder, Finding},
+        identity::{self, Finder, Finding, Layout},
         selection::Judge,
     },
     time::{Timestamp, WallOffset},
@@ -103,7 +103,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let recorder = config.record.as_deref().map(|path| Recording::begin(path, &preamble)).transpose()?;
     let mut outputs = Outputs::open(config, &runtime)?;
     let mut watched = Watched::new(Judge::new(&config.selection).context("understand the selection")?);
-    watched.judge_running();
+    watched.meet_running();
     let mut probes = Probes::attach(&Settings {
         agent_pid: std::process::id(),
         processes: watched.settings(),
@@ -371,8 +371,10 @@ struct Watched {
     finder: Option<Finder>,
     /// What the probes were told of each process. Law: told.len() <= MAX_PROCESSES.
     told: HashMap<u32, ProcessSettings>,
-    /// Processes whose memory is looked into; a finding for another one comes too late.
-    looked_into: HashMap<u32, ProcessId>,
+    /// Processes whose memory is looked into; a finding for another one comes too late. Law: at most MAX_PROCESSES.
+    looked_into: HashMap<u32, Looked>,
+    /// Processes of which something was found that the probes were not told yet.
+    found: Vec<u32>,
 }
 
 impl Watched {
@@ -385,14 +387,19 @@ impl Watched {
             finder: Finder::start(PathBuf::from("/proc")),
             told: HashMap::new(),
             looked_into: HashMap::new(),
+            found: Vec::new(),
         }
     }
 
-    /// Judges the processes that are running, if there is anything to choose.
-    fn judge_running(&mut self) {
-        if self.judge.selects_processes() {
-            for facts in self.reader.scan() {
-                self.decided.push((facts.id.pid, Some(self.judge.judge(&facts))));
+    /// Judges the processes that are running, if there is anything to choose, and has those that are traced looked into.
+    fn meet_running(&mut self) {
+        for facts in self.reader.scan() {
+            let verdict = self.judge.judge(&facts);
+            if self.judge.selects_processes() {
+                self.decided.push((facts.id.pid, Some(verdict)));
+            }
+            if verdict != Verdict::Ignored && identity::is_known(facts.runtime) {
+                self.look_into(facts.id, Some(facts.runtime));
             }
         }
     }
@@ -415,8 +422,9 @@ impl Watched {
                     Verdict::Ignored => Watch::Ignore,
                     Verdict::Undecided | Verdict::Target => Watch::Trace,
                 };
-                if watch == Watch::Trace {
-                    self.look_into(&facts);
+                // It may have been too early when the program began.
+                if watch == Watch::Trace && identity::is_known(facts.runtime) && !self.is_found(facts.id) {
+                    self.look_into(facts.id, Some(facts.runtime));
                 }
                 Some((facts, watch))
             }
@@ -459,22 +467,67 @@ impl Watched {
     }
 
     /// Has the process looked into for what tells its tasks apart.
-    fn look_into(&mut self, facts: &ProcessFacts) {
-        if let Some(finder) = &self.finder
-            && identity::is_known(facts.runtime)
-            && self.looked_into.len() < MAX_PROCESSES as usize
-        {
-            self.looked_into.insert(facts.id.pid, facts.id);
-            finder.look(facts.id, facts.runtime);
+    fn look_into(&mut self, process: ProcessId, runtime: Option<process::Runtime>) {
+        let ask = self.finder.as_mut().and_then(|finder| finder.look(process.pid, runtime));
+        if ask.is_some() {
+            self.keep(Looked { process, ask, layout: None });
         }
     }
 
-    /// The decisions so far, for probes that are not attached yet.
+    /// A fork has its parent's memory, and so its tasks are known as its parent's are.
+    fn inherit(&mut self, process: ProcessId, parent: u32) {
+        match self.looked_into.get(&parent).map(|parent| parent.layout) {
+            Some(None) => self.look_into(process, None),
+            Some(layout) => {
+                self.keep(Looked { process, ask: None, layout });
+                self.found.push(process.pid);
+            }
+            None => {}
+        }
+    }
+
+    fn keep(&mut self, looked: Looked) {
+        if self.looked_into.len() < MAX_PROCESSES as usize {
+            self.looked_into.insert(looked.process.pid, looked);
+        }
+    }
+
+    /// Whether it is known how to tell the process's tasks apart.
+    fn is_found(&self, process: ProcessId) -> bool {
+        self.looked_into.get(&process.pid).is_some_and(|known| known.process == process && known.layout.is_some())
+    }
+
+    /// Remembers findings of processes that still run the program that was looked into.
+    fn learn(&mut self, findings: &[Finding]) {
+        for Finding { ask, pid, layout } in findings {
+            if let Some(known) = self.looked_into.get_mut(pid).filter(|known| known.ask == Some(*ask)) {
+                known.layout = Some(*layout);
+                self.found.push(*pid);
+            }
+        }
+    }
+
+    /// What the probes are to know of each process in which something was found since the last call.
+    fn layouts(&mut self) -> Vec<(u32, Layout)> {
+        let layout = |pid| Some((pid, self.looked_into.get(&pid)?.layout?));
+        mem::take(&mut self.found).into_iter().filter_map(layout).collect()
+    }
+
+    /// The decisions and findings so far, for probes that are not attached yet: then the first request that they see is read
+    /// by a known task.
     fn settings(&mut self) -> Vec<(u32, ProcessSettings)> {
-        let verdicts = self.decided.drain(..).filter_map(|(pid, verdict)| Some((pid, verdict?)));
-        let settings: Vec<_> = verdicts.map(|(pid, verdict)| (pid, settings(verdict))).collect();
-        self.told.extend(settings.iter().copied().take(MAX_PROCESSES as usize));
-        settings
+        let mut all: HashMap<u32, ProcessSettings> = HashMap::new();
+        for (pid, verdict) in self.decided.drain(..) {
+            all.extend(verdict.map(|verdict| (pid, settings(verdict))));
+        }
+        let findings = self.finder.as_mut().map(|finder| finder.first_findings(FIRST_LOOKS));
+        self.learn(&findings.unwrap_or_default());
+        for (pid, layout) in self.layouts() {
+            let known = all.entry(pid).or_default();
+            *known = layout.into_settings(*known);
+        }
+        self.told.extend(all.into_iter().take(MAX_PROCESSES as usize));
+        self.told.iter().map(|(pid, settings)| (*pid, *settings)).collect()
     }
 
     /// Passes decisions and findings on to the probes, so that they leave the others alone themselves, and see the tasks of
@@ -492,12 +545,11 @@ impl Watched {
                 }
             }
         }
-        let findings: Vec<Finding> = self.finder.iter().flat_map(Finder::findings).collect();
-        for Finding { process, layout } in findings {
-            if self.looked_into.get(&process.pid) == Some(&process) {
-                let known = self.told.get(&process.pid).copied().unwrap_or_default();
-                self.tell_one(controls, process.pid, layout.into_settings(known));
-            }
+        let findings = self.finder.as_mut().map(Finder::findings);
+        self.learn(&findings.unwrap_or_default());
+        for (pid, layout) in self.layouts() {
+            let known = self.told.get(&pid).copied().unwrap_or_default();
+            self.tell_one(controls, pid, layout.into_settings(known));
         }
     }
 
@@ -527,6 +579,7 @@ impl Watched {
         if process.life == Life::Fork {
             let id = ProcessId::started_at(pid, process.started);
             self.remember(pid, Birth::Forked { id, parent: process.parent });
+            self.inherit(id, process.parent);
         }
         match process.life {
             // A fork is of its parent's family, and runs its parent's program until it says otherwise.
@@ -540,7 +593,14 @@ impl Watched {
                 self.leave(pid);
                 if chooses {
                     let read = self.reader.facts(pid);
-                    self.decided.push((pid, Some(self.judge.judge(read.as_ref().unwrap_or(&facts)))));
+                    let read = read.as_ref().unwrap_or(&facts);
+                    let verdict = self.judge.judge(read);
+                    self.decided.push((pid, Some(verdict)));
+                    if verdict != Verdict::Ignored && identity::is_known(read.runtime) {
+                        self.look_into(read.id, Some(read.runtime));
+                    }
+                } else {
+                    self.look_into(facts.id, None);
                 }
                 self.remember(pid, Birth::Executed(facts));
             }
@@ -554,6 +614,15 @@ impl Watched {
             }
         }
     }
+}
+
+/// A process whose memory is looked into.
+#[derive(Clone, Copy)]
+struct Looked {
+    process: ProcessId,
+    /// The question that stands; none where its parent's answer was taken over.
+    ask: Option<u64>,
+    layout: Option<Layout>,
 }
 
 /// Where a process came from.
@@ -571,6 +640,9 @@ fn settings(verdict: Verdict) -> ProcessSettings {
 /// How long requests under way may take to end once the agent was asked to.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How long the start may take for first looks into processes that run already: some milliseconds each.
+const FIRST_LOOKS: Duration = Duration::from_millis(250);
+
 /// Between two looks at the probes' counters, each of them a system call: soon enough for a warning.
 const READ_LOSSES: Duration = Duration::from_secs(1);
 
@@ -583,6 +655,8 @@ const MOST_FORKS: u32 = 4;
 
 #[cfg(test)]
 mod tests {
+    use spantap_common::identity::Go;
+
     use super::*;
     use crate::config::Selection;
 
@@ -602,6 +676,24 @@ mod tests {
         assert_eq!(facts, ProcessFacts { id, parent: gone, ..here });
         assert_eq!(watched.facts(child, 0), None, "the generations are bounded");
         assert_eq!(watched.facts(u32::MAX - 2, MOST_FORKS), None);
+    }
+
+    #[test]
+    fn a_fork_has_the_layout_of_its_parent_until_it_executes_something() {
+        let mut watched = Watched::new(Judge::new(&Selection::default()).expect("nothing to choose"));
+        let layout = Layout::Go(Go { goid: 152, ..Go::default() });
+        let parent = ProcessId { pid: u32::MAX - 1, started: 7 };
+        let child = ProcessId { pid: u32::MAX, started: 8 };
+        watched.keep(Looked { process: parent, ask: Some(5), layout: None });
+        watched.learn(&[Finding { ask: 4, pid: parent.pid, layout }]);
+        assert_eq!(watched.layouts(), [], "of the program that it ran before");
+        watched.learn(&[Finding { ask: 5, pid: parent.pid, layout }]);
+        watched.inherit(child, parent.pid);
+        assert_eq!(watched.layouts(), [(parent.pid, layout), (child.pid, layout)]);
+        assert!(watched.is_found(child) && !watched.is_found(ProcessId { started: 9, ..child }));
+        watched.inherit(child, parent.pid);
+        watched.leave(child.pid);
+        assert_eq!(watched.layouts(), [], "its memory is another's by now");
     }
 
     #[test]

@@ -45,28 +45,10 @@ impl Layout {
 /// Why there is no layout.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Unknown {
-    /// It may be there later: the process has not begun to use what is looked for, or is gone.
+    /// It may be there later: the process has not begun to use what is looked for.
     NotYet(&'static str),
     /// It will not be found.
     Never(&'static str),
-}
-
-/// What a look has found.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Found<T> {
-    /// Enough to begin with; a later look may find the rest.
-    Partial(T),
-    /// Everything.
-    Complete(T),
-}
-
-impl<T> Found<T> {
-    fn map<U>(self, into: impl FnOnce(T) -> U) -> Found<U> {
-        match self {
-            Self::Partial(found) => Found::Partial(into(found)),
-            Self::Complete(found) => Found::Complete(into(found)),
-        }
-    }
 }
 
 /// Whether there is anything to find in a process of this runtime.
@@ -75,18 +57,15 @@ pub fn is_known(runtime: Runtime) -> bool {
     cfg!(target_arch = "x86_64") && matches!(runtime, Runtime::Python | Runtime::Go)
 }
 
-/// What an earlier look at a process has seen, for the next one to compare with.
-#[derive(Debug, Default)]
-struct Earlier {
-    go: Vec<go::Counter>,
-}
-
 /// Looks into the process whose directory in `/proc` is `process`.
-fn find(process: &Path, runtime: Runtime, earlier: &mut Earlier) -> Result<Found<Layout>, Unknown> {
+fn find(process: &Path, runtime: Runtime) -> Result<Layout, Unknown> {
+    if !process.exists() {
+        return Err(Unknown::Never("it is gone"));
+    }
     let memory = Memory::open(process).ok_or(Unknown::NotYet("its memory cannot be read"))?;
     match runtime {
-        Runtime::Python => Ok(Found::Complete(Layout::Cpython(cpython::find(process, &memory)?))),
-        Runtime::Go => Ok(go::find(process, &memory, &mut earlier.go)?.map(Layout::Go)),
+        Runtime::Python => cpython::find(process, &memory).map(Layout::Cpython),
+        Runtime::Go => go::find(process, &memory).map(Layout::Go),
         _ => Err(Unknown::Never("nothing is known of its runtime")),
     }
 }

@@ -171,7 +171,9 @@ pub(crate) const MODELS: &[Model] = &[
     node("node-queue", &[One, Sequence], None, &[], |site| Ok(site.node("node.js", "queue"))),
     node("node-cluster", &[One, Sequence], None, &[], |site| Ok(site.node("node_cluster.js", "timers"))),
     go("go-default", &[One, Sequence, Fresh], Some(Sequence), Some(99.0), &[], |site| Ok(site.go("default"))),
-    go("go-goroutine", &[One, Sequence, Parallel, Fresh], None, Some(99.0), &GO_PEER, |site| Ok(site.go("goroutine"))),
+    go("go-goroutine", &[One, Sequence, Parallel, Fresh], Some(Parallel), Some(99.0), &GO_PEER, |site| {
+        Ok(site.go("goroutine"))
+    }),
     go("go-workers", &[One, Sequence, Parallel], None, None, &[], |site| Ok(site.go("workers"))),
     Model {
         name: "rust-multi",

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Looks for layouts in a thread of its own, so that nobody waits for a look.
 //!
-//! In: processes as they show themselves. Out: what was found in them, in no particular order. Each process is looked at a few
-//! times, ever more rarely, until there is nothing more to find; what does not fit the bounds is not looked at, and its
-//! tasks stay unknown.
+//! In: processes as they run, begin, or show themselves. Out: what was found in them, in no particular order. Each process is
+//! looked at a few times, ever more rarely, until there is nothing more to find; what does not fit the bounds is not looked
+//! at, and its tasks stay unknown.
 
 use std::{
+    fs,
     path::PathBuf,
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
@@ -14,71 +15,114 @@ use std::{
 
 use tracing::debug;
 
-use super::{Earlier, Found, Layout, Unknown, find};
-use crate::process::{ProcessId, Runtime};
+use super::{Layout, Unknown, find, is_known};
+use crate::{process::Runtime, targets::runtime::Runtimes};
 
 /// Asks for looks, and hands over what they found. Dropping it ends its thread.
 #[derive(Debug)]
 pub struct Finder {
     asks: SyncSender<Ask>,
-    findings: Receiver<Finding>,
+    answers: Receiver<Answer>,
+    /// Questions so far.
+    asked: u64,
+    /// Asked for, and not looked at for the first time.
+    unseen: u32,
 }
 
 /// What a look has found in a process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Finding {
+    /// The number of the question.
+    pub ask: u64,
     /// Which process.
-    pub process: ProcessId,
+    pub pid: u32,
     /// How its tasks are known.
     pub layout: Layout,
 }
 
 #[derive(Debug)]
 struct Ask {
-    process: ProcessId,
-    runtime: Runtime,
+    number: u64,
+    pid: u32,
+    /// None where nobody has looked yet which it is.
+    runtime: Option<Runtime>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    ask: u64,
+    pid: u32,
+    /// Of the first look.
+    first: bool,
+    layout: Option<Layout>,
 }
 
 impl Finder {
     /// A finder that looks into the processes under `proc`; none if there can be no further thread.
     pub fn start(proc: PathBuf) -> Option<Self> {
         let (asks, asked) = sync_channel(MOST_WAITING);
-        let (answers, findings) = sync_channel(MOST_WAITING);
-        let looker = Looker { proc, asked, answers, waiting: Vec::new() };
+        let (answer, answers) = sync_channel(MOST_WAITING);
+        let looker = Looker { proc, runtimes: Runtimes::default(), asked, answers: answer, waiting: Vec::new() };
         thread::Builder::new().name("spantap-looks".into()).spawn(move || looker.run()).ok()?;
-        Some(Self { asks, findings })
+        Some(Self { asks, answers, asked: 0, unseen: 0 })
     }
 
-    /// Asks for a look into a process.
-    pub fn look(&self, process: ProcessId, runtime: Runtime) {
+    /// Asks for a look into a process, and before that at its runtime if that is not known. The number of the question, if
+    /// there is room for it.
+    pub fn look(&mut self, pid: u32, runtime: Option<Runtime>) -> Option<u64> {
+        self.asked += 1;
         // Never waits: a process that finds no place is as one in which nothing was found.
-        if self.asks.try_send(Ask { process, runtime }).is_err() {
-            debug!(pid = process.pid, "too many processes wait for a look: its tasks stay unknown");
+        if self.asks.try_send(Ask { number: self.asked, pid, runtime }).is_err() {
+            debug!(pid, "too many processes wait for a look: its tasks stay unknown");
+            return None;
         }
+        self.unseen += 1;
+        Some(self.asked)
     }
 
     /// What was found since the last call.
-    pub fn findings(&self) -> impl Iterator<Item = Finding> + '_ {
-        self.findings.try_iter()
+    pub fn findings(&mut self) -> Vec<Finding> {
+        let mut found = Vec::new();
+        while let Ok(answer) = self.answers.try_recv() {
+            found.extend(self.take(&answer));
+        }
+        found
+    }
+
+    /// The same, once each process that was asked for has been looked at, or it has taken as long as `patience`.
+    pub fn first_findings(&mut self, patience: Duration) -> Vec<Finding> {
+        let end = Instant::now() + patience;
+        let mut found = Vec::new();
+        while self.unseen > 0
+            && let Ok(answer) = self.answers.recv_timeout(end.saturating_duration_since(Instant::now()))
+        {
+            found.extend(self.take(&answer));
+        }
+        found
+    }
+
+    fn take(&mut self, &Answer { ask, pid, first, layout }: &Answer) -> Option<Finding> {
+        self.unseen = self.unseen.saturating_sub(first.into());
+        layout.map(|layout| Finding { ask, pid, layout })
     }
 }
 
 struct Looker {
     proc: PathBuf,
+    runtimes: Runtimes,
     asked: Receiver<Ask>,
-    answers: SyncSender<Finding>,
+    answers: SyncSender<Answer>,
     /// Law: waiting.len() <= MOST_WAITING.
     waiting: Vec<Waiting>,
 }
 
-/// A process that will be looked at (again).
+/// A process that will be looked at again.
 struct Waiting {
-    ask: Ask,
-    earlier: Earlier,
+    ask: u64,
+    pid: u32,
+    runtime: Runtime,
     looks: u32,
     due: Instant,
-    /// What was found so far.
-    found: Option<Layout>,
 }
 
 impl Looker {
@@ -87,13 +131,8 @@ impl Looker {
             let next = self.waiting.iter().map(|waiting| waiting.due).min();
             let pause = next.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()));
             match self.asked.recv_timeout(pause) {
-                Ok(ask) if self.waiting.len() < MOST_WAITING => {
-                    // The same process again: it has executed another program, or the number is another's now.
-                    self.waiting.retain(|waiting| waiting.ask.process.pid != ask.process.pid);
-                    let due = Instant::now();
-                    self.waiting.push(Waiting { ask, earlier: Earlier::default(), looks: 0, due, found: None });
-                }
-                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(ask) => self.asked(&ask),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let now = Instant::now();
@@ -105,38 +144,51 @@ impl Looker {
         }
     }
 
-    fn look(&mut self, mut waiting: Waiting) {
-        let Ask { process, runtime } = waiting.ask;
-        let found = find(&self.proc.join(process.pid.to_string()), runtime, &mut waiting.earlier);
-        let (layout, reason) = match &found {
-            Ok(Found::Complete(layout)) => (Some(*layout), None),
-            Ok(Found::Partial(layout)) => (Some(*layout), Some("the rest was not found yet")),
-            Err(Unknown::NotYet(reason) | Unknown::Never(reason)) => (None, Some(*reason)),
+    fn asked(&mut self, ask: &Ask) {
+        let (ask, pid, runtime) = (ask.number, ask.pid, ask.runtime);
+        // The same process again: it has executed another program, or shown a socket, or the number is another's now.
+        self.waiting.retain(|waiting| waiting.pid != pid);
+        let runtime = runtime.unwrap_or_else(|| self.runtime(pid));
+        if is_known(runtime) {
+            self.look(Waiting { ask, pid, runtime, looks: 0, due: Instant::now() });
+        } else {
+            self.answer(Answer { ask, pid, first: true, layout: None });
+        }
+    }
+
+    fn runtime(&mut self, pid: u32) -> Runtime {
+        let process = self.proc.join(pid.to_string());
+        let executable = fs::read_link(process.join("exe")).unwrap_or_default();
+        self.runtimes.of(&process, &executable.to_string_lossy())
+    }
+
+    fn look(&mut self, Waiting { ask, pid, runtime, looks, .. }: Waiting) {
+        let found = find(&self.proc.join(pid.to_string()), runtime);
+        let is_told = self.answer(Answer { ask, pid, first: looks == 0, layout: found.as_ref().ok().copied() });
+        let again = match &found {
+            Ok(layout) => {
+                debug!(pid, ?layout, "its tasks are known");
+                !is_told
+            }
+            Err(Unknown::NotYet(_)) => true,
+            Err(Unknown::Never(_)) => false,
         };
-        if let Some(layout) = layout
-            && waiting.found != Some(layout)
-        {
-            waiting.found = Some(layout);
-            debug!(pid = process.pid, ?layout, "its tasks are known");
-            // The loop takes findings every few milliseconds; what it has not taken by then is found again.
-            if self.answers.try_send(Finding { process, layout }).is_err() {
-                waiting.found = None;
-            }
+        if again && looks + 1 < MOST_LOOKS && self.waiting.len() < MOST_WAITING {
+            let due = Instant::now() + FIRST_PAUSE * 2_u32.pow(looks.min(LONGEST_DOUBLED));
+            self.waiting.push(Waiting { ask, pid, runtime, looks: looks + 1, due });
+        } else if let Err(Unknown::NotYet(reason) | Unknown::Never(reason)) = found {
+            debug!(pid, ?runtime, reason, "its tasks stay unknown");
         }
-        waiting.looks += 1;
-        let done = matches!(found, Ok(Found::Complete(_)) | Err(Unknown::Never(_))) && waiting.found == layout;
-        if done || waiting.looks >= MOST_LOOKS {
-            if let Some(reason) = reason {
-                debug!(pid = process.pid, ?runtime, reason, "its tasks stay unknown");
-            }
-            return;
-        }
-        waiting.due = Instant::now() + FIRST_PAUSE * 2_u32.pow(waiting.looks.min(LONGEST_DOUBLED));
-        self.waiting.push(waiting);
+    }
+
+    /// Whether the answer has found a place; most are nothing new.
+    fn answer(&self, answer: Answer) -> bool {
+        (!answer.first && answer.layout.is_none()) || self.answers.try_send(answer).is_ok()
     }
 }
 
-/// Processes that serve or call and wait for a look: a host runs some hundreds of them.
+/// Processes that wait for a look: a host runs some hundreds that serve or call, and starts some dozens at a time. The loop
+/// takes answers every few milliseconds.
 const MOST_WAITING: usize = 1024;
 
 /// Between the first two looks. It doubles seven times, to 13 s, so that the last look comes after two minutes.
@@ -146,3 +198,18 @@ const MOST_LOOKS: u32 = 16;
 
 /// Nothing waits: only for the next question.
 const IDLE: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_that_have_no_tasks_are_looked_at_once() {
+        let mut finder = Finder::start("/proc".into()).expect("there are threads");
+        finder.look(std::process::id(), Some(Runtime::Native));
+        finder.look(std::process::id(), None);
+        finder.look(u32::MAX, Some(Runtime::Go));
+        assert_eq!(finder.first_findings(Duration::from_secs(60)), []);
+        assert_eq!(finder.unseen, 0, "all of them were looked at");
+    }
+}

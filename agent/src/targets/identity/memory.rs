@@ -28,6 +28,8 @@ pub(super) struct Mapping {
     pub(super) end: u64,
     /// Whether the process may write there.
     pub(super) writable: bool,
+    /// Whether it holds code.
+    pub(super) executable: bool,
     /// Where in its file it begins.
     pub(super) offset: u64,
     /// Its file, or a name in brackets, or nothing.
@@ -82,11 +84,12 @@ impl Mapping {
     fn parse(line: &str) -> Option<Self> {
         let mut fields = line.splitn(6, ' ');
         let (start, end) = fields.next()?.split_once('-')?;
-        let writable = fields.next()?.as_bytes().get(1) == Some(&b'w');
+        let permissions = fields.next()?.as_bytes();
+        let (writable, executable) = (permissions.get(1) == Some(&b'w'), permissions.get(2) == Some(&b'x'));
         let offset = u64::from_str_radix(fields.next()?, 16).ok()?;
         let name = fields.nth(2).unwrap_or_default().trim_start().to_owned();
         let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
-        (start < end).then_some(Self { start, end, writable, offset, name })
+        (start < end).then_some(Self { start, end, writable, executable, offset, name })
     }
 
     /// How many bytes it has.
@@ -135,7 +138,8 @@ mod tests {
         let line = "7f00-7f10 rw-p 0000a000 08:01 123                        /opt/my app/lib.so (deleted)";
         let mapping = Mapping::parse(line).expect("it is well-formed");
         let name = "/opt/my app/lib.so (deleted)".to_owned();
-        assert_eq!(mapping, Mapping { start: 0x7f00, end: 0x7f10, writable: true, offset: 0xa000, name });
+        let (writable, executable) = (true, false);
+        assert_eq!(mapping, Mapping { start: 0x7f00, end: 0x7f10, writable, executable, offset: 0xa000, name });
         let anonymous = Mapping::parse("7f00-7f10 ---p 00000000 00:00 0 ").expect("it is well-formed");
         assert_eq!((anonymous.name.as_str(), anonymous.writable), ("", false));
         assert_eq!(Mapping::parse("7f10-7f00 rw-p 0 0 0"), None);

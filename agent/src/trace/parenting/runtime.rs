@@ -213,7 +213,9 @@ impl Tasks {
         if who.task == 0 {
             return;
         }
-        // Requests of one connection are answered in their order: work on one begins when the one before was answered.
+        // Requests of one connection are answered in their order: work on one begins when the one before was answered. What
+        // had begun by then is not known.
+        let generated = if before.is_some_and(|before| before.at > since) { 0 } else { generated };
         let mut since = before.map_or(since, |before| since.max(before.at));
         let own = |call: &&Call| call.task == who.task && call.at <= at;
         let called = self.calls.iter().filter(own).map(|call| call.at).max().unwrap_or_default();
@@ -415,6 +417,17 @@ mod tests {
         let play = with(play, [20, 80, 1]).answers('A', 1);
         let play = with(play, [21, 80, 1]).answers('B', 2);
         play.waits_ms(6_000).says("a<A(runtime) b<?");
+    }
+
+    #[test]
+    fn a_pipelined_request_may_have_come_before_the_goroutines_of_the_one_ahead() {
+        let play = with(play(Runtime::Go), [20, 64, 1]).receives('A', 1).receives_nth('A', 1, 1);
+        let play = with(play, [21, 64, 1]).receives('B', 2);
+        let play = with(play, [20, 80, 1]).answers('A', 1);
+        let play = with(play, [0, 70, 20]).calls('a', 3).hears('a', 3);
+        let play = with(play, [20, 80, 1]).answers_nth('A', 1, 1);
+        let play = with(play, [21, 80, 1]).answers('B', 2);
+        play.waits_ms(6_000).says("a<?");
     }
 
     #[test]
