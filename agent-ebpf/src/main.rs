@@ -25,6 +25,7 @@ mod state;
 mod task;
 mod traffic;
 mod unix;
+mod uring;
 mod verifier;
 
 use core::panic::PanicInfo;

@@ -7,3 +7,4 @@ mod process;
 mod receive;
 mod send;
 mod state;
+mod uring;

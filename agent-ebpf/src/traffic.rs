@@ -23,7 +23,7 @@ use crate::{
     payload::{self, Moved},
     runtime, socket,
     state::{CAPTURED, IGNORED, PROBING, State, UNKNOWN},
-    unix, verifier,
+    unix, uring, verifier,
 };
 
 /// A call on a socket that has just ended.
@@ -46,6 +46,7 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     let Ended { direction, sock, returned, flags } = call;
     if returned < 0 {
         batch::ended(registers());
+        uring::tried(registers());
         return unix::failed(sock, returned);
     }
     if flags & passed_over(direction) != 0 {
@@ -82,7 +83,7 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
         Direction::Write => Positions { write: reached.write.wrapping_sub(length), ..reached },
     };
     // `recv(…, MSG_TRUNC)` discards what it counts: the buffer holds nothing of it.
-    let buffers = if flags & MSG_TRUNC != 0 { None } else { Buffers::of(registers(), direction, length) };
+    let buffers = if flags & MSG_TRUNC != 0 { None } else { Buffers::of(sock, registers(), direction, length) };
     let buffers = Buffers::or_none(buffers).forgotten();
     if state.verdict == PROBING {
         probe(state, buffers, direction, length, before)?;

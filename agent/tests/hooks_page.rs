@@ -83,7 +83,8 @@ those of bytes that tier C does not see skip themselves there.
 | readv, writev, preadv2, pwritev2, recvmsg, sendmsg | bytes of up to 256 segments | bytes of up to 64 segments |
 | recvmmsg, sendmmsg | bytes of each message; lengths where recvmmsg has a time limit | gap |
 | sendfile | lengths | lengths |
-| splice into a socket, io_uring | lengths | gap |
+| splice into a socket | lengths | gap |
+| io_uring | tier A from 6.5 on: bytes, or lengths of what is linked, put off, or waits with another; else lengths | gap |
 | splice out of a socket | gap | gap |
 
 Unix stream sockets are followed in tier A: only the probes number their bytes, so that what a tier does not see would
