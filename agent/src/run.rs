@@ -40,6 +40,7 @@ use crate::{
     event::{self, Event, Process},
     export::local,
     kernel::{Controls, Pace, Probes, Settings, State, Unsupported, ring},
+    live::messages::Start,
     memory,
     outputs::Outputs,
     pipeline::{Input, Pipeline, Watch},
@@ -114,7 +115,14 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     })?;
     memory::give_back();
     let live = probes.verdicts().iter().filter(|verdict| verdict.state == State::Used).count();
-    outputs.begin(&kernel_release(), probes.tier(), live, started.elapsed(), clock::now());
+    let start = Start {
+        kernel: &kernel_release(),
+        tier: probes.tier(),
+        probes: live,
+        older: probes.older().connections,
+        took: started.elapsed(),
+    };
+    outputs.begin(&start, clock::now());
 
     let mut pipeline = Pipeline::with_limits(preamble.seed, preamble.host, config.bounds.pipeline);
     pipeline.set_routes(routes(config)?);

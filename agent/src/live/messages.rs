@@ -8,7 +8,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use crate::{
     config::{Config, PrintStyle, Selection},
-    kernel::Tier,
+    kernel::{Tier, older::Connections},
     time::Timestamp,
     vitals::{Tally, Vitals},
 };
@@ -22,15 +22,15 @@ pub struct Start<'a> {
     pub tier: Tier,
     /// Programs attached.
     pub probes: usize,
+    /// Connections that were there before them.
+    pub older: Connections,
     /// From the program's start to the last attachment.
     pub took: Duration,
-    /// What was asked for.
-    pub config: &'a Config,
 }
 
 /// The lines at the start, the last one ended.
-pub fn banner(start: &Start<'_>) -> String {
-    let Start { kernel, tier, probes, took, config } = start;
+pub fn banner(start: &Start<'_>, config: &Config) -> String {
+    let Start { kernel, tier, probes, older, took } = start;
     // The release up to its patch level: what follows is the distribution's.
     let kernel = kernel.split('-').next().unwrap_or(kernel);
     let kernel = kernel.strip_suffix(".0").filter(|rest| rest.contains('.')).unwrap_or(kernel);
@@ -43,6 +43,9 @@ pub fn banner(start: &Start<'_>) -> String {
     if let Some(shortfall) = tier.shortfall() {
         text.push_str(&format!("In this tier, {shortfall}.\n"));
     }
+    if older.total() > 0 {
+        text.push_str(&met(older));
+    }
     text.push_str(&watching(&config.selection));
     text.push_str(&destination(config));
     let end = match config.duration {
@@ -51,6 +54,18 @@ pub fn banner(start: &Start<'_>) -> String {
     };
     text.push_str(&end);
     text
+}
+
+/// What becomes of connections that were there before the probes.
+fn met(older: &Connections) -> String {
+    let Connections { accepted, connected, unknown } = older;
+    let kinds = [(accepted, "accepted"), (connected, "connected"), (unknown, "of unknown origin")];
+    let kinds: Vec<_> = kinds.iter().filter(|(n, _)| **n > 0).map(|(n, kind)| format!("{n} {kind}")).collect();
+    format!(
+        "Found {} ({}): followed from the next request on.\n",
+        counted(older.total(), "open connection"),
+        kinds.join(", ")
+    )
 }
 
 fn watching(selection: &Selection) -> String {
@@ -129,6 +144,9 @@ pub fn summary(vitals: &Vitals, delivered: Delivered) -> String {
         .filter(|(_, tally)| tally.total() > 0)
         .map(|(what, tally)| format!("{} ({})", counted(tally.total(), what), reasons(tally)))
         .collect();
+    if vitals.midway > 0 {
+        let _ = write!(text, " · {} met in mid-message", counted(vitals.midway, "older connection"));
+    }
     if lost.is_empty() {
         text.push_str(" · nothing lost\n");
     } else {
@@ -155,6 +173,8 @@ pub fn summary_json(vitals: &Vitals, delivered: Delivered) -> String {
         "strays": vitals.strays,
         "unread": vitals.unread,
         "expired": vitals.expired,
+        "older": vitals.older,
+        "midway": vitals.midway,
         "left_alone": vitals.left_alone,
     });
     for (output, spans) in [("exported", delivered.exported), ("printed", delivered.printed)] {
@@ -269,8 +289,19 @@ mod tests {
     }
 
     fn banner_of(config: &Config) -> String {
-        banner(&Start { kernel: "6.18.0-1-amd64", tier: Tier::A, probes: 5, took: Duration::from_millis(180), config })
+        let older = Connections::default();
+        let took = Duration::from_millis(180);
+        banner(&Start { kernel: "6.18.0-1-amd64", tier: Tier::A, probes: 5, older, took }, config)
             .replace(env!("CARGO_PKG_VERSION"), "VERSION")
+    }
+
+    #[test]
+    fn connections_that_were_there_before_are_told_by_their_origin() {
+        let older = Connections { accepted: 9, connected: 0, unknown: 3 };
+        let met = "Found 12 open connections (9 accepted, 3 of unknown origin): followed from the next request on.\n";
+        assert_eq!(super::met(&older), met);
+        let one = Connections { connected: 1, ..Connections::default() };
+        assert_eq!(super::met(&one), "Found 1 open connection (1 connected): followed from the next request on.\n");
     }
 
     #[test]
