@@ -29,7 +29,7 @@ use crate::{
         Exporter, Limits, SpanLimits,
         stdout::{JsonLines, Reader},
     },
-    kernel::Tier,
+    kernel::Probes,
     live::{
         messages::{self, Delivered, Shortfall, Silence, Start},
         screen::Width,
@@ -88,14 +88,15 @@ impl<'a> Outputs<'a> {
     }
 
     /// The probes are live: says so, and begins to listen for silence.
-    pub fn begin(&mut self, kernel: &str, tier: Tier, probes: usize, took: Duration, now: Timestamp) {
+    pub fn begin(&mut self, kernel: &str, probes: &Probes, took: Duration, now: Timestamp) {
         if let Some(meter) = &self.meter {
             meter.ready();
         }
         if self.config.quiet {
             return;
         }
-        say(&messages::banner(&Start { kernel, tier, probes, took, config: self.config }));
+        let (tier, passed_over, verdicts) = (probes.tier(), probes.passed_over(), probes.verdicts());
+        say(&messages::banner(&Start { kernel, tier, passed_over, verdicts, took, config: self.config }));
         if self.config.output.print.is_some_and(|print| print.terminal) {
             self.silence = Some(Silence::since(now));
         }
