@@ -10,6 +10,7 @@ pub mod btf;
 pub mod controls;
 pub mod features;
 pub mod hooks;
+pub mod older;
 pub mod pace;
 pub mod plan;
 pub mod ring;
@@ -17,6 +18,7 @@ pub mod ring;
 pub use attach::{Probes, Settings};
 pub use controls::Controls;
 pub use hooks::Tier;
+pub use older::Older;
 pub use pace::Pace;
 pub use plan::{HookVerdict, State};
 

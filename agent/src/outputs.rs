@@ -29,7 +29,6 @@ use crate::{
         Exporter, Limits, SpanLimits,
         stdout::{JsonLines, Reader},
     },
-    kernel::Probes,
     live::{
         messages::{self, Delivered, Shortfall, Silence, Start},
         screen::Width,
@@ -88,15 +87,14 @@ impl<'a> Outputs<'a> {
     }
 
     /// The probes are live: says so, and begins to listen for silence.
-    pub fn begin(&mut self, kernel: &str, probes: &Probes, took: Duration, now: Timestamp) {
+    pub fn begin(&mut self, start: &Start<'_>, now: Timestamp) {
         if let Some(meter) = &self.meter {
             meter.ready();
         }
         if self.config.quiet {
             return;
         }
-        let (tier, passed_over, verdicts) = (probes.tier(), probes.passed_over(), probes.verdicts());
-        say(&messages::banner(&Start { kernel, tier, passed_over, verdicts, took, config: self.config }));
+        say(&messages::banner(start, self.config));
         if self.config.output.print.is_some_and(|print| print.terminal) {
             self.silence = Some(Silence::since(now));
         }

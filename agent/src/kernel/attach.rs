@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{HashMap, MapData, PerCpuArray},
-    programs::{BtfTracePoint, FExit, Program, ProgramError},
+    programs::{BtfTracePoint, FExit, Iter, Program, ProgramError},
 };
 use spantap_common::{
     abi::{MAX_SOCKETS, RING_BYTES, SYSTEM_CALLS},
@@ -26,6 +26,7 @@ use super::{
     features::{self, Features},
     hooks::{At, Hook, Need, TABLE, Tier},
     in_one_line,
+    older::{self, Older},
     plan::{self, HookVerdict, PassedOver, State},
     ring::Ring,
 };
@@ -77,6 +78,7 @@ pub struct Probes {
     tier: Tier,
     passed_over: Vec<PassedOver>,
     verdicts: Vec<HookVerdict>,
+    older: Older,
     /// Holds the programs and their links, until they are detached.
     object: Option<Ebpf>,
 }
@@ -143,7 +145,8 @@ impl Probes {
                 probe::<FExit>(&mut object, hook).and_then(|it| Ok(it.unload()?)).map_err(refusal)?;
             }
         }
-        Ok(Self { ring, controls, lost, left_alone, tier, passed_over: Vec::new(), verdicts, object: Some(object) })
+        let (passed_over, older, object) = (Vec::new(), walk(&mut object, &mut verdicts), Some(object));
+        Ok(Self { ring, controls, lost, left_alone, tier, passed_over, verdicts, older, object })
     }
 
     /// Hands over the records there are; returns how many. See [`Ring::drain`].
@@ -159,6 +162,11 @@ impl Probes {
     /// What the probes can be told while they run.
     pub fn controls(&mut self) -> &mut Controls {
         &mut self.controls
+    }
+
+    /// The connections that were open before the probes were attached.
+    pub fn older(&self) -> &Older {
+        &self.older
     }
 
     /// Losses since the probes were attached, indexed by [`Reason`].
@@ -226,6 +234,7 @@ fn verify(object: &mut Ebpf, hook: &Hook, kernel: &aya::Btf) -> anyhow::Result<(
     match hook.at {
         At::BtfTracepoint(tracepoint) => probe::<BtfTracePoint>(object, hook)?.load(tracepoint, kernel),
         At::Exit(function) => probe::<FExit>(object, hook)?.load(function, kernel),
+        At::Iterator(table) => probe::<Iter>(object, hook)?.load(table, kernel),
     }
     .with_context(|| format!("load {}", hook.program))
 }
@@ -234,8 +243,22 @@ fn attach(object: &mut Ebpf, hook: &Hook, _: &aya::Btf) -> anyhow::Result<()> {
     match hook.at {
         At::BtfTracepoint(_) => probe::<BtfTracePoint>(object, hook)?.attach().map(drop),
         At::Exit(_) => probe::<FExit>(object, hook)?.attach().map(drop),
+        // It runs when it is read: see `walk`.
+        At::Iterator(_) => Ok(()),
     }
     .with_context(|| format!("attach {}", hook.program))
+}
+
+/// Looks for connections that are older than the probes, which are attached by now: none is missed in between.
+fn walk(object: &mut Ebpf, verdicts: &mut [HookVerdict]) -> Older {
+    let iterates =
+        |verdict: &&mut HookVerdict| verdict.state == State::Used && matches!(verdict.hook.at, At::Iterator(_));
+    let Some(verdict) = verdicts.iter_mut().find(iterates) else { return Older::default() };
+    let walked = probe::<Iter>(object, verdict.hook).and_then(older::walk);
+    walked.unwrap_or_else(|error| {
+        verdict.state = State::Refused(format!("{error:#}"));
+        Older::default()
+    })
 }
 
 fn probe<'a, T>(object: &'a mut Ebpf, hook: &Hook) -> anyhow::Result<&'a mut T>

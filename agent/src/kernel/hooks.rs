@@ -116,6 +116,8 @@ pub enum At {
     BtfTracepoint(&'static str),
     /// The return of a function that BTF describes. Takes BPF trampolines: x86-64 since 5.5, arm64 since 6.0.
     Exit(&'static str),
+    /// A table of the kernel, walked through once when everything else is attached.
+    Iterator(&'static str),
 }
 
 impl fmt::Display for At {
@@ -123,6 +125,7 @@ impl fmt::Display for At {
         match self {
             Self::BtfTracepoint(name) => write!(f, "tracepoint {name}"),
             Self::Exit(name) => write!(f, "function {name}"),
+            Self::Iterator(name) => write!(f, "iterator {name}"),
         }
     }
 }
@@ -193,6 +196,15 @@ pub const TABLE: &[Hook] = &[
     lifecycle("sched_process_fork", "new processes before they run a program"),
     lifecycle("sched_process_exec", "programs started after the agent, until their first request"),
     lifecycle("sched_process_exit", "the end of processes"),
+    Hook {
+        program: "task_file",
+        at: At::Iterator("task_file"),
+        tiers: &Tier::ALL,
+        need: Need::Optional,
+        // eaaacd23910f
+        since: ALWAYS,
+        loses: "who accepted and who connected where a connection is older than the agent",
+    },
 ];
 
 /// They fire after the copy, in the caller's context, for sockets alone. A program named like its tracepoint.
