@@ -113,7 +113,7 @@ pub(crate) fn tried(registers: Registers) {
 
 /// The memory of `length` bytes that a ring has just moved through `sock`.
 #[inline(always)]
-pub(crate) fn buffers(sock: Sock, direction: Direction, length: u32) -> Option<Buffers> {
+pub(crate) fn buffers(sock: Sock, direction: Direction, length: u32) -> Buffers {
     let mut found = MaybeUninit::<Found>::uninit();
     look(sock.number(), direction.to_wire(), length, found.as_mut_ptr());
     // SAFETY: `look` writes every field on every way.
