@@ -81,7 +81,8 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
         return None;
     }
     // `recv(…, MSG_TRUNC)` discards what it counts: the buffer holds nothing of it.
-    let buffers = if flags & MSG_TRUNC != 0 { None } else { Buffers::of(registers(), direction, length) };
+    let registers = registers();
+    let buffers = if flags & MSG_TRUNC != 0 { None } else { Buffers::of(registers, direction, length) };
     let buffers = Buffers::or_none(buffers).forgotten();
     if state.verdict == PROBING {
         probe(state, buffers, direction, length, reached)?;
@@ -99,7 +100,7 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     if state.last_direction != direction.to_wire() && socket::unwanted(state, reached).is_some() {
         return None;
     }
-    let identity = runtime::identity(registers(), state.requests);
+    let identity = runtime::identity(registers, state);
     payload::capture(state, buffers, Moved::new(state.cookie, direction, before, length, identity));
     if let Direction::Read = direction {
         socket::caught_up(sock, state);
