@@ -28,6 +28,17 @@ pub(crate) enum Stream {
     Unix,
 }
 
+/// Which kinds can come by a place. A constant of each probe: the verifier does not look at what the others are for.
+#[derive(Clone, Copy)]
+pub(crate) enum Streams {
+    /// All of them.
+    All,
+    /// TCP alone.
+    Tcp,
+    /// Unix sockets alone.
+    Unix,
+}
+
 /// Positions reached in both directions: TCP's sequence numbers, or the bytes counted of a unix socket. A FIN is not
 /// counted, sent or received: they are positions of bytes.
 #[derive(Clone, Copy)]
@@ -123,12 +134,12 @@ impl Sock {
             && self.field::<u16>(&globals::OFFSET_SOCK_TYPE) == SOCK_STREAM
     }
 
-    /// Which kind of stream it carries, if it is one that is followed.
+    /// Which kind of stream it carries, if it is one of those and followed.
     #[inline(always)]
-    pub(crate) fn stream(self) -> Option<Stream> {
-        if self.is_tcp() {
+    pub(crate) fn stream(self, among: Streams) -> Option<Stream> {
+        if !matches!(among, Streams::Unix) && self.is_tcp() {
             Some(Stream::Tcp)
-        } else if self.is_unix() {
+        } else if !matches!(among, Streams::Tcp) && self.is_unix() {
             Some(Stream::Unix)
         } else {
             None

@@ -45,8 +45,7 @@ fn read(registers: Registers, state: &mut State, into: *mut Identity) {
 
 #[inline(always)]
 fn look(registers: Registers, state: &mut State) -> Option<Identity> {
-    // SAFETY: one word, which the agent replaces at once.
-    let layouts = unsafe { *LAYOUTS.get(0)? };
+    let layouts = *LAYOUTS.get(0)?;
     let process = task::tgid(bpf_get_current_pid_tgid());
     // Most services are of no such runtime, and a look into the table for each of their calls is a tenth of its cost.
     if layouts == 0 || (state.plain_process == process && state.plain_since == layouts) {

@@ -17,7 +17,7 @@ use spantap_common::{
 use crate::{
     batch,
     call::{Buffers, NoSegment},
-    kernel::{Positions, Registers, Sock, Stream},
+    kernel::{Positions, Registers, Sock, Stream, Streams},
     loss,
     maps::LEFT_ALONE,
     payload::{self, Moved},
@@ -37,21 +37,23 @@ pub(crate) struct Ended {
     pub(crate) returned: i32,
     /// `MSG_…` of a call that reads.
     pub(crate) flags: i32,
+    /// Which kinds of sockets come by here.
+    pub(crate) streams: Streams,
 }
 
 /// The body of every probe that sees calls end. `registers` of the call, in whose task the probe runs, are asked for
 /// only if its bytes are wanted.
 #[inline(always)]
 pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()> {
-    let Ended { direction, sock, returned, flags } = call;
+    let Ended { direction, sock, returned, flags, streams } = call;
     if returned < 0 {
         batch::ended(registers());
-        return unix::failed(sock, returned);
+        return if let Streams::Tcp = streams { None } else { unix::failed(sock, returned) };
     }
     if flags & passed_over(direction) != 0 {
         return None;
     }
-    let stream = sock.stream()?;
+    let stream = sock.stream(streams)?;
     if returned == 0 {
         batch::moved_nothing(registers(), direction);
         return match (direction, stream) {
@@ -82,8 +84,8 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     }
     // `recv(…, MSG_TRUNC)` discards what it counts: the buffer holds nothing of it.
     let registers = registers();
-    let buffers = if flags & MSG_TRUNC != 0 { None } else { Buffers::of(registers, direction, length) };
-    let buffers = Buffers::or_none(buffers).forgotten();
+    let buffers = if flags & MSG_TRUNC != 0 { Buffers::unknown() } else { Buffers::of(registers, direction, length) };
+    let buffers = buffers.forgotten();
     if state.verdict == PROBING {
         probe(state, buffers, direction, length, reached)?;
     }

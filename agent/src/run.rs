@@ -39,7 +39,7 @@ use crate::{
     enrich::{ServiceSpan, route::Routes},
     event::{self, Event, Process},
     export::local,
-    kernel::{Controls, Pace, Probes, Settings, State, Unsupported, ring},
+    kernel::{Controls, Pace, Probes, Settings, Unsupported, ring},
     live::messages::Start,
     memory,
     outputs::Outputs,
@@ -114,11 +114,11 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         ..Settings::default()
     })?;
     memory::give_back();
-    let live = probes.verdicts().iter().filter(|verdict| verdict.state == State::Used).count();
     let start = Start {
         kernel: &kernel_release(),
         tier: probes.tier(),
-        probes: live,
+        passed_over: probes.passed_over(),
+        verdicts: probes.verdicts(),
         older: probes.older().connections,
         took: started.elapsed(),
     };

@@ -25,6 +25,7 @@ use super::{
     controls::Controls,
     features::{self, Features},
     hooks::{At, Hook, Need, TABLE, Tier},
+    in_one_line,
     older::{self, Older},
     plan::{self, HookVerdict, PassedOver, State},
     ring::Ring,
@@ -137,8 +138,11 @@ impl Probes {
                     if verdict.hook.need == Need::Required {
                         return Err(refusal(error));
                     }
-                    verdict.state = State::Refused(format!("{error:#}"));
+                    verdict.state = State::Refused(in_one_line(&error));
                 }
+            }
+            for hook in plan::keep_counts_whole(&mut verdicts) {
+                probe::<FExit>(&mut object, hook).and_then(|it| Ok(it.unload()?)).map_err(refusal)?;
             }
         }
         let (passed_over, older, object) = (Vec::new(), walk(&mut object, &mut verdicts), Some(object));
@@ -202,8 +206,9 @@ fn load(settings: &Settings, tier: Tier, offsets: &Offsets, kernel: &aya::Btf) -
     let port_filter = u32::from(!settings.ports.is_empty());
 
     let mut loader = EbpfLoader::new();
-    // Without this a refused program is verified again and again with ever larger logs, which takes minutes.
-    loader.btf(Some(kernel)).verifier_log_level(VerifierLogLevel::DISABLE);
+    // A refused program is verified once more for the reason, which fits the first log. Told each instruction too, as is
+    // the default, the verifier would be asked again and again with ever larger logs, which takes minutes.
+    loader.btf(Some(kernel)).verifier_log_level(VerifierLogLevel::STATS);
     loader.map_max_entries("RING", settings.ring_bytes);
     // Its entries are allocated with it.
     loader.map_max_entries("SOCKETS_BY_ADDRESS", if tier.by_address() { MAX_SOCKETS } else { 1 });

@@ -51,8 +51,8 @@ impl Tier {
         match self {
             Self::A | Self::B => None,
             Self::C => Some(
-                "bytes of io_uring, sendmmsg, recvmmsg and splice show as gaps only, vectors are copied up to 64 segments, \
-                 and every system call of the machine takes some 75 ns longer",
+                "unix sockets are not followed, bytes of io_uring, sendmmsg, recvmmsg and splice show as gaps only, vectors \
+                 are copied up to 64 segments, and every system call of the machine takes some 75 ns longer",
             ),
         }
     }
@@ -68,7 +68,7 @@ impl Tier {
     /// Whether it sees everything that unix sockets move. What it does not see would leave no gap there: only the probes
     /// number the bytes of a unix socket.
     pub const fn sees_unix(self) -> bool {
-        matches!(self, Self::A)
+        matches!(self, Self::A | Self::B)
     }
 
     /// Whether sockets are known by address only: what a walk finds is no pointer to the verifier, and kernels that
@@ -99,6 +99,14 @@ pub struct Hook {
     pub since: &'static str,
     /// What the user does not see without it.
     pub loses: &'static str,
+}
+
+impl Hook {
+    /// Whether it sees bytes that nothing but the probes numbers. One such hook without the others would number them
+    /// wrongly.
+    pub fn counts(&self) -> bool {
+        matches!(self.at, At::Exit(UNIX_SEND | UNIX_RECEIVE | UNIX_PAGE))
+    }
 }
 
 /// A kind of place, and which.
@@ -151,6 +159,29 @@ pub const TABLE: &[Hook] = &[
         Need::WherePresent,
         "until 6.4",
         "when bytes of sendfile(2) were moved",
+    ),
+    // The three of unix sockets are used together or not at all: see `Hook::counts`. `bpf_skc_to_unix_sock` came with 5.16
+    // (9eeb3aa33ae0).
+    function(
+        "exit_unix_stream_sendmsg",
+        UNIX_SEND,
+        Need::Optional,
+        "5.16",
+        "bytes that processes write into unix sockets",
+    ),
+    function(
+        "exit_unix_stream_recvmsg",
+        UNIX_RECEIVE,
+        Need::Optional,
+        "5.16",
+        "bytes that processes read from unix sockets",
+    ),
+    function(
+        "exit_unix_stream_sendpage",
+        UNIX_PAGE,
+        Need::WherePresent,
+        "5.16 to 6.4",
+        "bytes of sendfile(2) into unix sockets",
     ),
     Hook {
         program: "sys_exit",
@@ -205,6 +236,9 @@ const fn lifecycle(name: &'static str, loses: &'static str) -> Hook {
 
 /// In every kernel that has a ring buffer (5.8, 457f44363a88), below which nothing works.
 const ALWAYS: &str = "5.8";
+const UNIX_SEND: &str = "unix_stream_sendmsg";
+const UNIX_RECEIVE: &str = "unix_stream_recvmsg";
+const UNIX_PAGE: &str = "unix_stream_sendpage";
 const READS: &str = "bytes that processes read";
 const WRITES: &str = "bytes that processes write";
 
