@@ -58,6 +58,11 @@ pub(crate) static NEW_STATE: Array<State> = Array::with_max_entries(1, 0);
 pub(crate) static PROCESSES: HashMap<u32, ProcessSettings> =
     HashMap::with_max_entries(MAX_PROCESSES, BPF_F_NO_PREALLOC);
 
+/// How often the agent has told a process's layout to `PROCESSES`. Written by it after that, read for each call that is
+/// captured: while it stays the same, a process without a layout still has none.
+#[map]
+pub(crate) static LAYOUTS: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Ports named by `--port`. Written by the agent before the probes are attached, read once for each socket.
 #[map]
 pub(crate) static PORTS: HashMap<u16, u8> = HashMap::with_max_entries(MAX_PORTS, BPF_F_NO_PREALLOC);

@@ -15,27 +15,28 @@ use spantap_common::{
 
 use crate::{
     kernel::{self, Registers},
-    maps::PROCESSES,
+    maps::{LAYOUTS, PROCESSES},
+    state::State,
     task,
 };
 
 /// What a record says of its task: see [`spantap_common::identity`].
 pub(crate) type Identity = [u64; 3];
 
-/// The current thread's task, if its process is one whose layout is known. It has moved bytes of a connection on which
-/// `requests` go that way, as the process sees it.
+/// The current thread's task, if its process is one whose layout is known. It has moved bytes of the connection with this
+/// state.
 #[inline(always)]
-pub(crate) fn identity(registers: Registers, requests: u8) -> Identity {
+pub(crate) fn identity(registers: Registers, state: &mut State) -> Identity {
     let mut identity = MaybeUninit::<Identity>::uninit();
-    read(registers, requests, identity.as_mut_ptr());
+    read(registers, state, identity.as_mut_ptr());
     // SAFETY: `read` writes all three words on every way.
     unsafe { identity.assume_init() }
 }
 
 /// A function of its own to the verifier, so that whichever way it went, its caller goes on in the same state.
 #[inline(never)]
-fn read(registers: Registers, requests: u8, into: *mut Identity) {
-    let found = look(registers, requests).unwrap_or([0; 3]);
+fn read(registers: Registers, state: &mut State, into: *mut Identity) {
+    let found = look(registers, state).unwrap_or([0; 3]);
     for (index, word) in found.into_iter().enumerate() {
         // SAFETY: the caller's room for three words. Volatile, so that LLVM makes no call of memset of it.
         unsafe { into.cast::<u64>().add(index).write_volatile(word) };
@@ -43,19 +44,30 @@ fn read(registers: Registers, requests: u8, into: *mut Identity) {
 }
 
 #[inline(always)]
-fn look(registers: Registers, requests: u8) -> Option<Identity> {
+fn look(registers: Registers, state: &mut State) -> Option<Identity> {
+    let layouts = *LAYOUTS.get(0)?;
+    let process = task::tgid(bpf_get_current_pid_tgid());
+    // Most services are of no such runtime, and a look into the table for each of their calls is a tenth of its cost.
+    if layouts == 0 || (state.plain_process == process && state.plain_since == layouts) {
+        return None;
+    }
     // Work that was left for the way out, such as a completion of io_uring, is nobody's doing.
     // Nor has a thread of the kernel, whose registers are zeros, a task of a runtime.
     if registers.returned() || registers.stack() == 0 {
         return None;
     }
     // SAFETY: the agent may write the entry meanwhile: then an identity is read by half of a layout, once.
-    let settings = unsafe { PROCESSES.get(task::tgid(bpf_get_current_pid_tgid())) }?;
-    let kind = Kind::from_wire(settings.identity)?;
+    let settings = unsafe { PROCESSES.get(process) };
+    let Some((settings, kind)) = settings.and_then(|settings| Some((settings, Kind::from_wire(settings.identity)?)))
+    else {
+        state.plain_process = process;
+        state.plain_since = layouts;
+        return None;
+    };
     let arguments = settings.identity_arguments;
     match kind {
         Kind::Cpython => cpython(Cpython::from_arguments(arguments)),
-        Kind::Go => go(Go::from_arguments(arguments), registers, Direction::from_wire(requests)?),
+        Kind::Go => go(Go::from_arguments(arguments), registers, Direction::from_wire(state.requests)?),
     }
 }
 

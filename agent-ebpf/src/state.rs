@@ -59,6 +59,10 @@ pub(crate) struct State {
     pub(crate) midway: u8,
     /// Always zero.
     pub(crate) reserved: [u8; 3],
+    /// The process that moved bytes last without a layout of its runtime (see `runtime.rs`)…
+    pub(crate) plain_process: u32,
+    /// … while `LAYOUTS` had this number.
+    pub(crate) plain_since: u32,
     /// The first bytes of what may be a request.
     pub(crate) prefix: [u8; PREFIX_ROOM],
 }

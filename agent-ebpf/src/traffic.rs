@@ -88,9 +88,10 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
         Direction::Write => Positions { write: reached.write.wrapping_sub(length), ..reached },
     };
     // `recv(…, MSG_TRUNC)` discards what it counts: the buffer holds nothing of it.
+    let registers = registers();
     let buffers =
-        if flags & MSG_TRUNC != 0 { Buffers::unknown() } else { Buffers::of(sock, registers(), direction, length) }
-            .forgotten();
+        if flags & MSG_TRUNC != 0 { Buffers::unknown() } else { Buffers::of(sock, registers, direction, length) };
+    let buffers = buffers.forgotten();
     if state.verdict == PROBING {
         probe(state, buffers, direction, length, before)?;
     }
@@ -103,7 +104,7 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     if state.last_direction != direction.to_wire() && socket::unwanted(state, reached).is_some() {
         return None;
     }
-    let identity = runtime::identity(registers(), state.requests);
+    let identity = runtime::identity(registers, state);
     payload::capture(state, buffers, Moved::new(state.cookie, direction, before, length, identity));
     if let Direction::Read = direction {
         socket::caught_up(sock, state);
