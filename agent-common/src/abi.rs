@@ -50,9 +50,17 @@ pub const SNIFF_SEGMENTS: u32 = 32;
 /// System calls that the table of shapes covers: the highest number in use (about 470) and room. A power of two.
 pub const SYSTEM_CALLS: usize = 512;
 
-/// Calls on a socket that was open before the agent which may pass without a recognised request, in both directions
-/// together, before the socket is left alone for good. A message of 4 MiB in 64 KiB calls fits.
+/// Calls one behind the other in one direction of a socket that was open before the agent in which a request is looked
+/// for: what follows is the rest of a long message, and is passed over until the connection turns round.
 pub const SNIFF_CALLS: u32 = 64;
+
+/// Turns of such a connection without a recognised request before it is left alone for good, and counted: as many as 32
+/// requests and their responses make, of which each begins at a turn.
+pub const SNIFF_TURNS: u8 = 64;
+
+/// Ports that are listened on, counted for each network namespace, while connections older than the agent are looked for.
+/// Those that do not fit cost their connections' origin, and nothing else.
+pub const MAX_LISTENERS: u32 = 4096;
 
 /// Sockets whose state is kept by address, where the kernel has no room for it in the socket itself (see `kernel/hooks.rs`
 /// of the agent): 6 MiB of memory. A host with more open TCP connections keeps the ones in use.

@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod event;
 pub mod identity;
 pub mod loss;
+pub mod older;
 pub mod opaque;
 pub mod settings;
 pub mod sniff;

@@ -5,9 +5,10 @@ use core::{mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
     Global,
+    bindings::seq_file,
     helpers::generated::{
-        bpf_get_current_task, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_probe_read_kernel,
-        bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock, bpf_task_pt_regs,
+        bpf_get_current_task, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_seq_write,
+        bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock, bpf_sock_from_file, bpf_task_pt_regs,
     },
 };
 use spantap_common::{endpoint::Endpoint, event::unix::NAME_ROOM};
@@ -24,6 +25,17 @@ pub(crate) enum Stream {
     /// TCP over IPv4 or IPv6.
     Tcp,
     /// A unix socket of type SOCK_STREAM.
+    Unix,
+}
+
+/// Which kinds can come by a place. A constant of each probe: the verifier does not look at what the others are for.
+#[derive(Clone, Copy)]
+pub(crate) enum Streams {
+    /// All of them.
+    All,
+    /// TCP alone.
+    Tcp,
+    /// Unix sockets alone.
     Unix,
 }
 
@@ -73,6 +85,33 @@ impl Sock {
         (!sock.is_null()).then_some(Self(sock))
     }
 
+    /// The socket behind an open file; none when it is no socket.
+    #[inline(always)]
+    pub(crate) fn of_file(file: *const u8) -> Option<Self> {
+        let sock: *const u8 = if globals::BY_ADDRESS.load() != 0 {
+            let inode: *const u8 = copied(file, &globals::OFFSET_FILE_INODE);
+            if copied::<u16>(inode, &globals::OFFSET_INODE_MODE) & S_IFMT != S_IFSOCK {
+                return None;
+            }
+            let socket: *const u8 = copied(file, &globals::OFFSET_FILE_PRIVATE);
+            copied(socket, &globals::OFFSET_SOCKET_SOCK)
+        } else {
+            // SAFETY: the helper takes the trusted pointer.
+            let socket: *const u8 = unsafe { bpf_sock_from_file(file.cast_mut().cast()) }.cast_const().cast();
+            if socket.is_null() {
+                return None;
+            }
+            field(socket, &globals::OFFSET_SOCKET_SOCK)
+        };
+        (!sock.is_null()).then_some(Self(sock))
+    }
+
+    /// Its state (`include/net/tcp_states.h`).
+    #[inline(always)]
+    pub(crate) fn turn(self) -> u8 {
+        self.field(&globals::OFFSET_SOCK_STATE)
+    }
+
     /// Whether it is known by address: no helper takes it.
     #[inline(always)]
     pub(crate) fn is_address(self) -> bool {
@@ -95,12 +134,12 @@ impl Sock {
             && self.field::<u16>(&globals::OFFSET_SOCK_TYPE) == SOCK_STREAM
     }
 
-    /// Which kind of stream it carries, if it is one that is followed.
+    /// Which kind of stream it carries, if it is one of those and followed.
     #[inline(always)]
-    pub(crate) fn stream(self) -> Option<Stream> {
-        if self.is_tcp() {
+    pub(crate) fn stream(self, among: Streams) -> Option<Stream> {
+        if !matches!(among, Streams::Unix) && self.is_tcp() {
             Some(Stream::Tcp)
-        } else if self.is_unix() {
+        } else if !matches!(among, Streams::Tcp) && self.is_unix() {
             Some(Stream::Unix)
         } else {
             None
@@ -319,6 +358,27 @@ impl Task {
     #[inline(always)]
     pub(crate) fn command(self) -> [u8; 16] {
         address(self.0, &globals::OFFSET_TASK_COMMAND)
+    }
+}
+
+/// Where an iterator's program writes what user space reads.
+#[derive(Clone, Copy)]
+pub(crate) struct Report(*mut seq_file);
+
+impl Report {
+    /// The report behind an iterator's `struct bpf_iter_meta`, whose first field it is.
+    #[inline(always)]
+    pub(crate) fn new(meta: *const u8) -> Self {
+        // SAFETY: a pointer that the verifier knows, in a structure that it knows.
+        Self(unsafe { meta.cast::<*mut seq_file>().read_volatile() })
+    }
+
+    /// Appends a value. Where there is no room, the kernel hands over what there is and calls the program for the same
+    /// thing again.
+    #[inline(always)]
+    pub(crate) fn write<T>(self, value: &T) {
+        // SAFETY: the helper reads as many bytes as the value has.
+        unsafe { bpf_seq_write(self.0, (&raw const *value).cast(), size_of::<T>() as u32) };
     }
 }
 

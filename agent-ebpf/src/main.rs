@@ -17,6 +17,7 @@ mod globals;
 mod kernel;
 mod loss;
 mod maps;
+mod older;
 mod payload;
 mod runtime;
 mod slot;

@@ -8,7 +8,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use spantap_common::{
-    abi::{MAX_AGENT_CONNECTIONS, MAX_BATCHES, MAX_PORTS, MAX_PROCESSES, MAX_SOCKETS, MAX_UNWANTED, RING_BYTES},
+    abi::{
+        MAX_AGENT_CONNECTIONS, MAX_BATCHES, MAX_LISTENERS, MAX_PORTS, MAX_PROCESSES, MAX_SOCKETS, MAX_UNWANTED,
+        RING_BYTES,
+    },
     loss::Reason,
     opaque::Opaque,
     settings::ProcessSettings,
@@ -55,9 +58,19 @@ pub(crate) static NEW_STATE: Array<State> = Array::with_max_entries(1, 0);
 pub(crate) static PROCESSES: HashMap<u32, ProcessSettings> =
     HashMap::with_max_entries(MAX_PROCESSES, BPF_F_NO_PREALLOC);
 
+/// How often the agent has told a process's layout to `PROCESSES`. Written by it after that, read for each call that is
+/// captured: while it stays the same, a process without a layout still has none.
+#[map]
+pub(crate) static LAYOUTS: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Ports named by `--port`. Written by the agent before the probes are attached, read once for each socket.
 #[map]
 pub(crate) static PORTS: HashMap<u16, u8> = HashMap::with_max_entries(MAX_PORTS, BPF_F_NO_PREALLOC);
+
+/// Ports that are listened on, with their network namespaces. Written and read by the walk through older connections alone.
+/// Full: a connection's origin stays unknown.
+#[map]
+pub(crate) static LISTENERS: HashMap<u64, u8> = HashMap::with_max_entries(MAX_LISTENERS, BPF_F_NO_PREALLOC);
 
 /// The agent's own connections, as the agent's end sees them. Written when one is established, read once for each
 /// socket. Full: the oldest goes, and its far end was judged long ago.

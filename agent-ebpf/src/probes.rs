@@ -3,6 +3,7 @@
 //! out. No entry point decides anything itself. `kernel/hooks.rs` of the agent says where each is attached.
 
 mod call;
+mod older;
 mod process;
 mod receive;
 mod send;

@@ -15,27 +15,28 @@ use spantap_common::{
 
 use crate::{
     kernel::{self, Registers},
-    maps::PROCESSES,
+    maps::{LAYOUTS, PROCESSES},
+    state::State,
     task,
 };
 
 /// What a record says of its task: see [`spantap_common::identity`].
 pub(crate) type Identity = [u64; 3];
 
-/// The current thread's task, if its process is one whose layout is known. It has moved bytes in this direction, on a connection
-/// on which `requests` go that way, as the process sees it.
+/// The current thread's task, if its process is one whose layout is known. It has moved bytes in this direction, of the connection
+/// with this state.
 #[inline(always)]
-pub(crate) fn identity(registers: Registers, direction: Direction, requests: u8) -> Identity {
+pub(crate) fn identity(registers: Registers, direction: Direction, state: &mut State) -> Identity {
     let mut identity = MaybeUninit::<Identity>::uninit();
-    read(registers, direction.to_wire(), requests, identity.as_mut_ptr());
+    read(registers, direction.to_wire(), state, identity.as_mut_ptr());
     // SAFETY: `read` writes all three words on every way.
     unsafe { identity.assume_init() }
 }
 
 /// A function of its own to the verifier, so that whichever way it went, its caller goes on in the same state.
 #[inline(never)]
-fn read(registers: Registers, direction: u8, requests: u8, into: *mut Identity) {
-    let found = look(registers, direction, requests).unwrap_or([0; 3]);
+fn read(registers: Registers, direction: u8, state: &mut State, into: *mut Identity) {
+    let found = look(registers, direction, state).unwrap_or([0; 3]);
     for (index, word) in found.into_iter().enumerate() {
         // SAFETY: the caller's room for three words. Volatile, so that LLVM makes no call of memset of it.
         unsafe { into.cast::<u64>().add(index).write_volatile(word) };
@@ -43,22 +44,33 @@ fn read(registers: Registers, direction: u8, requests: u8, into: *mut Identity) 
 }
 
 #[inline(always)]
-fn look(registers: Registers, direction: u8, requests: u8) -> Option<Identity> {
+fn look(registers: Registers, direction: u8, state: &mut State) -> Option<Identity> {
+    let layouts = *LAYOUTS.get(0)?;
+    let thread = bpf_get_current_pid_tgid();
+    let process = task::tgid(thread);
+    // Most services are of no such runtime, and a look into the table for each of their calls is a tenth of its cost.
+    if layouts == 0 || (state.plain_process == process && state.plain_since == layouts) {
+        return None;
+    }
     // Work that was left for the way out, such as a completion of io_uring, is nobody's doing.
     if registers.returned() {
         return None;
     }
-    let thread = bpf_get_current_pid_tgid();
     // SAFETY: the agent may write the entry meanwhile: then an identity is read by half of a layout, once.
-    let settings = unsafe { PROCESSES.get(task::tgid(thread)) }?;
-    let kind = Kind::from_wire(settings.identity)?;
+    let settings = unsafe { PROCESSES.get(process) };
+    let Some((settings, kind)) = settings.and_then(|settings| Some((settings, Kind::from_wire(settings.identity)?)))
+    else {
+        state.plain_process = process;
+        state.plain_since = layouts;
+        return None;
+    };
     let arguments = settings.identity_arguments;
     match kind {
         Kind::Cpython => cpython(Cpython::from_arguments(arguments)),
-        Kind::Go => go(Go::from_arguments(arguments), registers, Direction::from_wire(requests)?),
-        Kind::Node if thread as u32 != task::tgid(thread) => None,
+        Kind::Go => go(Go::from_arguments(arguments), registers, Direction::from_wire(state.requests)?),
+        Kind::Node if thread as u32 != process => None,
         Kind::Node => {
-            let responds = requests == Direction::Read.to_wire() && direction == Direction::Write.to_wire();
+            let responds = state.requests == Direction::Read.to_wire() && direction == Direction::Write.to_wire();
             node(arguments, if responds { None } else { Some(registers.first()) })
         }
     }

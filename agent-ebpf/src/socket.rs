@@ -105,7 +105,7 @@ pub(crate) fn announce(sock: Sock, state: &mut State, before: Positions) -> Opti
         origin: state.origin,
         requests: state.requests,
         protocol: state.protocol,
-        reserved: 0,
+        midway: state.midway,
     };
     // SAFETY: `record` is the slot's own room for one `SocketRecord`.
     unsafe { record.write(introduction) };
@@ -246,6 +246,9 @@ fn born(sock: Sock, origin: Origin) -> Option<()> {
     state.read_end = 0;
     state.closing = 0;
     state.fin_sent = 0;
+    state.misses = 0;
+    state.turns = 0;
+    state.midway = 0;
     // Only the caller of connect(2) is known here; whoever accepts is not running yet.
     let connects = matches!(origin, Origin::Connected);
     let caller = bpf_get_current_pid_tgid();

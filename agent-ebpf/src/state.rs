@@ -29,7 +29,7 @@ pub(crate) struct State {
     pub(crate) connected_at: u64,
     /// Who did: `pid_tgid`.
     pub(crate) connected_by: u64,
-    /// Calls that showed no request, on a socket older than the agent.
+    /// Calls since the connection turned round that showed no request, on a socket older than the agent.
     pub(crate) misses: u32,
     /// Valid bytes of `prefix`.
     pub(crate) prefix_length: u32,
@@ -53,10 +53,16 @@ pub(crate) struct State {
     pub(crate) errno: u16,
     /// 1 once the process has finished writing.
     pub(crate) fin_sent: u8,
-    /// Turns of the connection, modulo 2^8.
+    /// Turns of the connection, modulo 2^8; before it is captured, those without a request.
     pub(crate) turns: u8,
+    /// 1 when a call without a request was passed over.
+    pub(crate) midway: u8,
     /// Always zero.
-    pub(crate) reserved: [u8; 4],
+    pub(crate) reserved: [u8; 3],
+    /// The process that moved bytes last without a layout of its runtime (see `runtime.rs`)…
+    pub(crate) plain_process: u32,
+    /// … while `LAYOUTS` had this number.
+    pub(crate) plain_since: u32,
     /// The first bytes of what may be a request.
     pub(crate) prefix: [u8; PREFIX_ROOM],
 }

@@ -7,7 +7,7 @@
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use spantap_common::{
-    abi::{SNIFF_CALLS, SNIFF_SEGMENTS},
+    abi::{SNIFF_CALLS, SNIFF_SEGMENTS, SNIFF_TURNS},
     event::{data::Direction, socket::Origin},
     loss::Reason,
     opaque::Opaque,
@@ -17,7 +17,7 @@ use spantap_common::{
 use crate::{
     batch,
     call::{Buffers, NoSegment},
-    kernel::{Positions, Registers, Sock, Stream},
+    kernel::{Positions, Registers, Sock, Stream, Streams},
     loss,
     maps::LEFT_ALONE,
     payload::{self, Moved},
@@ -37,21 +37,23 @@ pub(crate) struct Ended {
     pub(crate) returned: i32,
     /// `MSG_…` of a call that reads.
     pub(crate) flags: i32,
+    /// Which kinds of sockets come by here.
+    pub(crate) streams: Streams,
 }
 
 /// The body of every probe that sees calls end. `registers` of the call, in whose task the probe runs, are asked for
 /// only if its bytes are wanted.
 #[inline(always)]
 pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()> {
-    let Ended { direction, sock, returned, flags } = call;
+    let Ended { direction, sock, returned, flags, streams } = call;
     if returned < 0 {
         batch::ended(registers());
-        return unix::failed(sock, returned);
+        return if let Streams::Tcp = streams { None } else { unix::failed(sock, returned) };
     }
     if flags & passed_over(direction) != 0 {
         return None;
     }
-    let stream = sock.stream()?;
+    let stream = sock.stream(streams)?;
     if returned == 0 {
         batch::moved_nothing(registers(), direction);
         return match (direction, stream) {
@@ -77,9 +79,13 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
         Stream::Tcp => sock.positions(state.fin_sent != 0)?,
         Stream::Unix => unix::moved(sock, state, direction, length)?,
     };
+    if state.verdict == PROBING && is_passed_over(state, direction) {
+        return None;
+    }
     // `recv(…, MSG_TRUNC)` discards what it counts: the buffer holds nothing of it.
-    let buffers = if flags & MSG_TRUNC != 0 { None } else { Buffers::of(registers(), direction, length) };
-    let buffers = Buffers::or_none(buffers).forgotten();
+    let registers = registers();
+    let buffers = if flags & MSG_TRUNC != 0 { Buffers::unknown() } else { Buffers::of(registers, direction, length) };
+    let buffers = buffers.forgotten();
     if state.verdict == PROBING {
         probe(state, buffers, direction, length, reached)?;
     }
@@ -96,7 +102,7 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     if state.last_direction != direction.to_wire() && socket::unwanted(state, reached).is_some() {
         return None;
     }
-    let identity = runtime::identity(registers(), direction, state.requests);
+    let identity = runtime::identity(registers, direction, state);
     payload::capture(state, buffers, Moved::new(state.cookie, direction, before, length, identity));
     if let Direction::Read = direction {
         socket::caught_up(sock, state);
@@ -117,7 +123,7 @@ fn probe(state: &mut State, buffers: Buffers, direction: Direction, length: u32,
         unseen(state, Reason::UnsupportedPath);
     }
     let birth_seen = !is_in_the_middle(state);
-    let guess = guess(state);
+    let guess = if may_ask(state, direction) { guess(state) } else { Guess::Unknown };
 
     if state.announced != 0 && (matches!(guess, Guess::Unknown) || state.requests != direction.to_wire()) {
         socket::retract(state, reached);
@@ -127,6 +133,9 @@ fn probe(state: &mut State, buffers: Buffers, direction: Direction, length: u32,
             state.requests = direction.to_wire();
             state.protocol = guess.to_wire();
             state.verdict = CAPTURED;
+            // The budget begins with this call, and so do the turns.
+            state.last_direction = 0;
+            state.turns = 0;
             Some(())
         }
         // A peer that writes its request byte by byte: captured on trial as the one protocol that it can become, and
@@ -140,13 +149,41 @@ fn probe(state: &mut State, buffers: Buffers, direction: Direction, length: u32,
         Guess::Unknown if birth_seen => left_alone(state, opaque(state)),
         // In the middle of a stream most calls begin with something else: the rest of a body, a response.
         Guess::Undecided | Guess::Unknown => {
-            state.misses += 1;
+            missed(state, direction);
             let opaque = opaque(state);
-            if state.misses >= SNIFF_CALLS || matches!(opaque, Opaque::FastCgi) {
+            if state.turns >= SNIFF_TURNS || matches!(opaque, Opaque::FastCgi) {
                 return left_alone(state, opaque);
             }
             None
         }
+    }
+}
+
+/// Whether the rest of a long message is passed over, on a socket that is older than the agent.
+#[inline(always)]
+fn is_passed_over(state: &State, direction: Direction) -> bool {
+    state.misses >= SNIFF_CALLS && state.last_direction == direction.to_wire()
+}
+
+/// A call on a socket that is older than the agent showed no request.
+#[inline(always)]
+fn missed(state: &mut State, direction: Direction) {
+    if state.last_direction == direction.to_wire() {
+        state.misses += 1;
+    } else {
+        state.last_direction = direction.to_wire();
+        state.misses = 1;
+        state.turns += 1;
+    }
+    state.midway = 1;
+}
+
+/// Whether a request may go this way: what a server writes is none, and what a client reads, whatever it looks like.
+#[inline(always)]
+fn may_ask(state: &State, direction: Direction) -> bool {
+    match direction {
+        Direction::Read => state.origin != Origin::OlderConnected.to_wire(),
+        Direction::Write => state.origin != Origin::OlderAccepted.to_wire(),
     }
 }
 
@@ -168,7 +205,8 @@ fn opaque(state: &State) -> Opaque {
 /// Whether earlier bytes were not seen, so that any call may begin with anything.
 #[inline(always)]
 fn is_in_the_middle(state: &State) -> bool {
-    state.origin == Origin::Unknown.to_wire()
+    // Wire numbers are compared one by one: a table of them would be data of a kind that programs cannot have.
+    state.origin != Origin::Connected.to_wire() && state.origin != Origin::Accepted.to_wire()
 }
 
 /// The connection's first bytes may have been a request, and nobody will know. The next ones may be one as well: from

@@ -79,7 +79,7 @@ pub(crate) fn announce(sock: Sock, state: &mut State, before: Positions) -> Opti
         origin: state.origin,
         requests: state.requests,
         protocol: state.protocol,
-        reserved: 0,
+        midway: state.midway,
     };
     // SAFETY: `record` is the slot's own room for one `UnixRecord`, here and below.
     let name = unsafe { &raw mut (*record).name };

@@ -121,6 +121,7 @@ impl End {
             origin: self.origin,
             requests: self.requests,
             protocol: Guess::Http1,
+            midway: false,
             unix: None,
         })
     }

@@ -69,6 +69,8 @@ pub struct Socket {
     pub requests: Direction,
     /// What the first bytes look like.
     pub protocol: Guess,
+    /// Whether calls without a recognised request were passed over before this one.
+    pub midway: bool,
     /// What only unix sockets have.
     pub unix: Option<Unix>,
 }
@@ -207,6 +209,7 @@ fn socket(record: &SocketRecord) -> Result<Socket, DecodeError> {
         origin: known("origin", record.origin, Origin::from_wire)?,
         requests: known("requests", record.requests, Direction::from_wire)?,
         protocol: known("protocol", record.protocol, Guess::from_wire)?,
+        midway: record.midway != 0,
         unix: None,
     })
 }
@@ -382,7 +385,7 @@ pub mod wire {
         record.u32(*read_position);
         record.u32(*write_position);
         record.bytes(&[Origin::to_wire(socket.origin), Direction::to_wire(socket.requests)]);
-        record.bytes(&[Guess::to_wire(socket.protocol), 0]);
+        record.bytes(&[Guess::to_wire(socket.protocol), socket.midway.into()]);
         if let Some(Unix { peer_pid, name }) = &socket.unix {
             let (named, name) = name.as_ref().map_or((0, &[][..]), |(named, name)| (named.to_wire(), name.as_bytes()));
             record.u32(*peer_pid);
@@ -527,6 +530,7 @@ mod tests {
                 origin: Origin::Accepted,
                 requests: Direction::Read,
                 protocol: Guess::Http1,
+                midway: false,
                 unix: None,
             }),
             Event::Data(Data {
@@ -570,6 +574,7 @@ mod tests {
                 origin: Origin::Unknown,
                 requests: Direction::Write,
                 protocol: Guess::Http1,
+                midway: true,
                 unix: Some(Unix { peer_pid: 16, name: UnixName::new(b"/run/app").map(|name| (Named::Peer, name)) }),
             }),
         ]

@@ -29,7 +29,6 @@ use crate::{
         Exporter, Limits, SpanLimits,
         stdout::{JsonLines, Reader},
     },
-    kernel::Tier,
     live::{
         messages::{self, Delivered, Shortfall, Silence, Start},
         screen::Width,
@@ -88,14 +87,14 @@ impl<'a> Outputs<'a> {
     }
 
     /// The probes are live: says so, and begins to listen for silence.
-    pub fn begin(&mut self, kernel: &str, tier: Tier, probes: usize, took: Duration, now: Timestamp) {
+    pub fn begin(&mut self, start: &Start<'_>, now: Timestamp) {
         if let Some(meter) = &self.meter {
             meter.ready();
         }
         if self.config.quiet {
             return;
         }
-        say(&messages::banner(&Start { kernel, tier, probes, took, config: self.config }));
+        say(&messages::banner(start, self.config));
         if self.config.output.print.is_some_and(|print| print.terminal) {
             self.silence = Some(Silence::since(now));
         }

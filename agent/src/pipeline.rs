@@ -304,6 +304,8 @@ impl Pipeline {
             used: socket.moment.at,
         });
         self.connections.insert(socket.id, connection);
+        self.behind.vitals.older += u64::from(socket.origin.is_older());
+        self.behind.vitals.midway += u64::from(socket.midway);
     }
 
     /// Lets a connection's assembler take an event, and works through what has become next.

@@ -39,7 +39,8 @@ use crate::{
     enrich::{ServiceSpan, route::Routes},
     event::{self, Event, Process},
     export::local,
-    kernel::{Controls, Pace, Probes, Settings, State, Unsupported, ring},
+    kernel::{Controls, Pace, Probes, Settings, Unsupported, ring},
+    live::messages::Start,
     memory,
     outputs::Outputs,
     pipeline::{Input, Pipeline, Watch},
@@ -113,8 +114,15 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         ..Settings::default()
     })?;
     memory::give_back();
-    let live = probes.verdicts().iter().filter(|verdict| verdict.state == State::Used).count();
-    outputs.begin(&kernel_release(), probes.tier(), live, started.elapsed(), clock::now());
+    let start = Start {
+        kernel: &kernel_release(),
+        tier: probes.tier(),
+        passed_over: probes.passed_over(),
+        verdicts: probes.verdicts(),
+        older: probes.older().connections,
+        took: started.elapsed(),
+    };
+    outputs.begin(&start, clock::now());
 
     let mut pipeline = Pipeline::with_limits(preamble.seed, preamble.host, config.bounds.pipeline);
     pipeline.set_routes(routes(config)?);

@@ -29,6 +29,10 @@ pub struct Vitals {
     pub unread: u64,
     /// Connections given up because nothing was heard of them for too long: their close was lost, or they are idle.
     pub expired: u64,
+    /// Connections among `sockets` that were open before the agent.
+    pub older: u64,
+    /// Those of them that were met in the middle of a message: it was not followed, and the next one was.
+    pub midway: u64,
     /// Sockets left alone because what they carry is not followed, by what it looks like.
     pub left_alone: LeftAlone,
     /// Spans not exported because their trace is not sampled; the local view shows them all the same.

@@ -204,6 +204,7 @@ impl Wires {
                 origin: Origin::Accepted,
                 requests,
                 protocol: Guess::Http1,
+                midway: false,
                 unix: None,
             });
             self.lines.push(Line::Record(record));

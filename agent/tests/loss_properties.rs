@@ -402,6 +402,7 @@ impl Stage {
                 origin: Origin::Connected,
                 requests: wire.requests,
                 protocol: Guess::Http1,
+                midway: false,
                 unix: None,
             };
             // The probes announce a socket until it has got through.

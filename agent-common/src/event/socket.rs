@@ -37,8 +37,9 @@ pub struct SocketRecord {
     pub requests: u8,
     /// A [`crate::sniff::Guess`] by its wire number; where it is undecided yet, what it may become.
     pub protocol: u8,
-    /// Always zero.
-    pub reserved: u8,
+    /// 1 where calls without a recognised request were passed over before this one: the connection is older than the agent,
+    /// and was met in the middle of a message.
+    pub midway: u8,
 }
 
 const _: () = {
@@ -49,12 +50,16 @@ const _: () = {
 /// How the connection came to be, as far as the agent saw.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Origin {
-    /// It was open before the agent: earlier bytes were not seen.
+    /// It was open before the agent, and nobody knows who connected.
     Unknown,
     /// This process connected.
     Connected,
     /// This process accepted.
     Accepted,
+    /// It was open before the agent: a process on this side connected.
+    OlderConnected,
+    /// It was open before the agent: a process on this side accepted.
+    OlderAccepted,
 }
 
 impl Origin {
@@ -64,7 +69,14 @@ impl Origin {
             Self::Unknown => 0,
             Self::Connected => 1,
             Self::Accepted => 2,
+            Self::OlderConnected => 3,
+            Self::OlderAccepted => 4,
         }
+    }
+
+    /// Whether earlier bytes were not seen, so that any call may begin with anything.
+    pub const fn is_older(self) -> bool {
+        matches!(self, Self::Unknown | Self::OlderConnected | Self::OlderAccepted)
     }
 
     /// The origin behind a wire number.
@@ -73,6 +85,8 @@ impl Origin {
             0 => Some(Self::Unknown),
             1 => Some(Self::Connected),
             2 => Some(Self::Accepted),
+            3 => Some(Self::OlderConnected),
+            4 => Some(Self::OlderAccepted),
             _ => None,
         }
     }

@@ -6,7 +6,7 @@ use spantap_common::call::Moves;
 
 use crate::{
     globals,
-    kernel::{Registers, Sock},
+    kernel::{Registers, Sock, Streams},
     traffic::{self, Ended},
 };
 
@@ -36,5 +36,5 @@ fn returned(registers: Registers, result: i64) -> Option<()> {
         Moves::ReceivesByFourth => registers.fourth() as i32,
     };
     let sock = Sock::of_descriptor(registers.first() as u32)?;
-    traffic::moved(Ended { direction, sock, returned, flags }, || registers)
+    traffic::moved(Ended { direction, sock, returned, flags, streams: Streams::Tcp }, || registers)
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{HashMap, MapData, PerCpuArray},
-    programs::{BtfTracePoint, FExit, Program, ProgramError},
+    programs::{BtfTracePoint, FExit, Iter, Program, ProgramError},
 };
 use spantap_common::{
     abi::{MAX_SOCKETS, RING_BYTES, SYSTEM_CALLS},
@@ -25,6 +25,8 @@ use super::{
     controls::Controls,
     features::{self, Features},
     hooks::{At, Hook, Need, TABLE, Tier},
+    in_one_line,
+    older::{self, Older},
     plan::{self, HookVerdict, PassedOver, State},
     ring::Ring,
 };
@@ -76,6 +78,7 @@ pub struct Probes {
     tier: Tier,
     passed_over: Vec<PassedOver>,
     verdicts: Vec<HookVerdict>,
+    older: Older,
     /// Holds the programs and their links, until they are detached.
     object: Option<Ebpf>,
 }
@@ -135,11 +138,15 @@ impl Probes {
                     if verdict.hook.need == Need::Required {
                         return Err(refusal(error));
                     }
-                    verdict.state = State::Refused(format!("{error:#}"));
+                    verdict.state = State::Refused(in_one_line(&error));
                 }
             }
+            for hook in plan::keep_counts_whole(&mut verdicts) {
+                probe::<FExit>(&mut object, hook).and_then(|it| Ok(it.unload()?)).map_err(refusal)?;
+            }
         }
-        Ok(Self { ring, controls, lost, left_alone, tier, passed_over: Vec::new(), verdicts, object: Some(object) })
+        let (passed_over, older, object) = (Vec::new(), walk(&mut object, &mut verdicts), Some(object));
+        Ok(Self { ring, controls, lost, left_alone, tier, passed_over, verdicts, older, object })
     }
 
     /// Hands over the records there are; returns how many. See [`Ring::drain`].
@@ -155,6 +162,11 @@ impl Probes {
     /// What the probes can be told while they run.
     pub fn controls(&mut self) -> &mut Controls {
         &mut self.controls
+    }
+
+    /// The connections that were open before the probes were attached.
+    pub fn older(&self) -> &Older {
+        &self.older
     }
 
     /// Losses since the probes were attached, indexed by [`Reason`].
@@ -194,8 +206,9 @@ fn load(settings: &Settings, tier: Tier, offsets: &Offsets, kernel: &aya::Btf) -
     let port_filter = u32::from(!settings.ports.is_empty());
 
     let mut loader = EbpfLoader::new();
-    // Without this a refused program is verified again and again with ever larger logs, which takes minutes.
-    loader.btf(Some(kernel)).verifier_log_level(VerifierLogLevel::DISABLE);
+    // A refused program is verified once more for the reason, which fits the first log. Told each instruction too, as is
+    // the default, the verifier would be asked again and again with ever larger logs, which takes minutes.
+    loader.btf(Some(kernel)).verifier_log_level(VerifierLogLevel::STATS);
     loader.map_max_entries("RING", settings.ring_bytes);
     // Its entries are allocated with it.
     loader.map_max_entries("SOCKETS_BY_ADDRESS", if tier.by_address() { MAX_SOCKETS } else { 1 });
@@ -221,6 +234,7 @@ fn verify(object: &mut Ebpf, hook: &Hook, kernel: &aya::Btf) -> anyhow::Result<(
     match hook.at {
         At::BtfTracepoint(tracepoint) => probe::<BtfTracePoint>(object, hook)?.load(tracepoint, kernel),
         At::Exit(function) => probe::<FExit>(object, hook)?.load(function, kernel),
+        At::Iterator(table) => probe::<Iter>(object, hook)?.load(table, kernel),
     }
     .with_context(|| format!("load {}", hook.program))
 }
@@ -229,8 +243,22 @@ fn attach(object: &mut Ebpf, hook: &Hook, _: &aya::Btf) -> anyhow::Result<()> {
     match hook.at {
         At::BtfTracepoint(_) => probe::<BtfTracePoint>(object, hook)?.attach().map(drop),
         At::Exit(_) => probe::<FExit>(object, hook)?.attach().map(drop),
+        // It runs when it is read: see `walk`.
+        At::Iterator(_) => Ok(()),
     }
     .with_context(|| format!("attach {}", hook.program))
+}
+
+/// Looks for connections that are older than the probes, which are attached by now: none is missed in between.
+fn walk(object: &mut Ebpf, verdicts: &mut [HookVerdict]) -> Older {
+    let iterates =
+        |verdict: &&mut HookVerdict| verdict.state == State::Used && matches!(verdict.hook.at, At::Iterator(_));
+    let Some(verdict) = verdicts.iter_mut().find(iterates) else { return Older::default() };
+    let walked = probe::<Iter>(object, verdict.hook).and_then(older::walk);
+    walked.unwrap_or_else(|error| {
+        verdict.state = State::Refused(format!("{error:#}"));
+        Older::default()
+    })
 }
 
 fn probe<'a, T>(object: &'a mut Ebpf, hook: &Hook) -> anyhow::Result<&'a mut T>

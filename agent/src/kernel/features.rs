@@ -26,6 +26,7 @@ impl Features {
         let describes = |at: &At| match at {
             At::BtfTracepoint(tracepoint) => btf.has_tracepoint(tracepoint),
             At::Exit(function) => btf.has_function(function),
+            At::Iterator(table) => btf.has_function(&format!("bpf_iter_{table}")),
         };
         Self { places: hooks::TABLE.iter().map(|hook| hook.at).filter(describes).collect() }
     }

@@ -51,8 +51,8 @@ impl Tier {
         match self {
             Self::A | Self::B => None,
             Self::C => Some(
-                "bytes of io_uring, sendmmsg, recvmmsg and splice show as gaps only, vectors are copied up to 64 segments, \
-                 and every system call of the machine takes some 75 ns longer",
+                "unix sockets are not followed, bytes of io_uring, sendmmsg, recvmmsg and splice show as gaps only, vectors \
+                 are copied up to 64 segments, and every system call of the machine takes some 75 ns longer",
             ),
         }
     }
@@ -68,7 +68,7 @@ impl Tier {
     /// Whether it sees everything that unix sockets move. What it does not see would leave no gap there: only the probes
     /// number the bytes of a unix socket.
     pub const fn sees_unix(self) -> bool {
-        matches!(self, Self::A)
+        matches!(self, Self::A | Self::B)
     }
 
     /// Whether sockets are known by address only: what a walk finds is no pointer to the verifier, and kernels that
@@ -101,6 +101,14 @@ pub struct Hook {
     pub loses: &'static str,
 }
 
+impl Hook {
+    /// Whether it sees bytes that nothing but the probes numbers. One such hook without the others would number them
+    /// wrongly.
+    pub fn counts(&self) -> bool {
+        matches!(self.at, At::Exit(UNIX_SEND | UNIX_RECEIVE | UNIX_PAGE))
+    }
+}
+
 /// A kind of place, and which.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum At {
@@ -108,6 +116,8 @@ pub enum At {
     BtfTracepoint(&'static str),
     /// The return of a function that BTF describes. Takes BPF trampolines: x86-64 since 5.5, arm64 since 6.0.
     Exit(&'static str),
+    /// A table of the kernel, walked through once when everything else is attached.
+    Iterator(&'static str),
 }
 
 impl fmt::Display for At {
@@ -115,6 +125,7 @@ impl fmt::Display for At {
         match self {
             Self::BtfTracepoint(name) => write!(f, "tracepoint {name}"),
             Self::Exit(name) => write!(f, "function {name}"),
+            Self::Iterator(name) => write!(f, "iterator {name}"),
         }
     }
 }
@@ -149,6 +160,29 @@ pub const TABLE: &[Hook] = &[
         "until 6.4",
         "when bytes of sendfile(2) were moved",
     ),
+    // The three of unix sockets are used together or not at all: see `Hook::counts`. `bpf_skc_to_unix_sock` came with 5.16
+    // (9eeb3aa33ae0).
+    function(
+        "exit_unix_stream_sendmsg",
+        UNIX_SEND,
+        Need::Optional,
+        "5.16",
+        "bytes that processes write into unix sockets",
+    ),
+    function(
+        "exit_unix_stream_recvmsg",
+        UNIX_RECEIVE,
+        Need::Optional,
+        "5.16",
+        "bytes that processes read from unix sockets",
+    ),
+    function(
+        "exit_unix_stream_sendpage",
+        UNIX_PAGE,
+        Need::WherePresent,
+        "5.16 to 6.4",
+        "bytes of sendfile(2) into unix sockets",
+    ),
     Hook {
         program: "sys_exit",
         at: At::BtfTracepoint("sys_exit"),
@@ -162,6 +196,15 @@ pub const TABLE: &[Hook] = &[
     lifecycle("sched_process_fork", "new processes before they run a program"),
     lifecycle("sched_process_exec", "programs started after the agent, until their first request"),
     lifecycle("sched_process_exit", "the end of processes"),
+    Hook {
+        program: "task_file",
+        at: At::Iterator("task_file"),
+        tiers: &Tier::ALL,
+        need: Need::Optional,
+        // eaaacd23910f
+        since: ALWAYS,
+        loses: "who accepted and who connected where a connection is older than the agent",
+    },
 ];
 
 /// They fire after the copy, in the caller's context, for sockets alone. A program named like its tracepoint.
@@ -193,6 +236,9 @@ const fn lifecycle(name: &'static str, loses: &'static str) -> Hook {
 
 /// In every kernel that has a ring buffer (5.8, 457f44363a88), below which nothing works.
 const ALWAYS: &str = "5.8";
+const UNIX_SEND: &str = "unix_stream_sendmsg";
+const UNIX_RECEIVE: &str = "unix_stream_recvmsg";
+const UNIX_PAGE: &str = "unix_stream_sendpage";
 const READS: &str = "bytes that processes read";
 const WRITES: &str = "bytes that processes write";
 

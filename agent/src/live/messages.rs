@@ -8,7 +8,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use crate::{
     config::{Config, PrintStyle, Selection},
-    kernel::Tier,
+    kernel::{HookVerdict, State, Tier, older::Connections, plan::PassedOver},
     time::Timestamp,
     vitals::{Tally, Vitals},
 };
@@ -20,28 +20,39 @@ pub struct Start<'a> {
     pub kernel: &'a str,
     /// How the probes watch.
     pub tier: Tier,
-    /// Programs attached.
-    pub probes: usize,
+    /// The better tiers that this kernel would not have.
+    pub passed_over: &'a [PassedOver],
+    /// What became of each hook.
+    pub verdicts: &'a [HookVerdict],
+    /// Connections that were there before the probes.
+    pub older: Connections,
     /// From the program's start to the last attachment.
     pub took: Duration,
-    /// What was asked for.
-    pub config: &'a Config,
 }
 
 /// The lines at the start, the last one ended.
-pub fn banner(start: &Start<'_>) -> String {
-    let Start { kernel, tier, probes, took, config } = start;
+pub fn banner(start: &Start<'_>, config: &Config) -> String {
+    let Start { kernel, tier, passed_over, verdicts, older, took } = start;
     // The release up to its patch level: what follows is the distribution's.
     let kernel = kernel.split('-').next().unwrap_or(kernel);
     let kernel = kernel.strip_suffix(".0").filter(|rest| rest.contains('.')).unwrap_or(kernel);
-    let plural = if *probes == 1 { "" } else { "s" };
+    let probes = verdicts.iter().filter(|verdict| verdict.state == State::Used).count();
+    let plural = if probes == 1 { "" } else { "s" };
     let mut text = format!(
         "spantap {} · kernel {kernel} · {tier} · {probes} probe{plural} live in {} ms\n",
         env!("CARGO_PKG_VERSION"),
         took.as_millis()
     );
+    let mut line = |line: String| text.extend([line.as_str(), "\n"]);
+    for PassedOver { tier, why } in *passed_over {
+        line(format!("No {tier}: {why}."));
+    }
     if let Some(shortfall) = tier.shortfall() {
-        text.push_str(&format!("In this tier, {shortfall}.\n"));
+        line(format!("In this tier, {shortfall}."));
+    }
+    verdicts.iter().filter_map(HookVerdict::sentence).for_each(|sentence| line(format!("Missing: {sentence}.")));
+    if older.total() > 0 {
+        text.push_str(&met(older));
     }
     text.push_str(&watching(&config.selection));
     text.push_str(&destination(config));
@@ -51,6 +62,18 @@ pub fn banner(start: &Start<'_>) -> String {
     };
     text.push_str(&end);
     text
+}
+
+/// What becomes of connections that were there before the probes.
+fn met(older: &Connections) -> String {
+    let Connections { accepted, connected, unknown } = older;
+    let kinds = [(accepted, "accepted"), (connected, "connected"), (unknown, "of unknown origin")];
+    let kinds: Vec<_> = kinds.iter().filter(|(n, _)| **n > 0).map(|(n, kind)| format!("{n} {kind}")).collect();
+    format!(
+        "Found {} ({}): followed from the next request on.\n",
+        counted(older.total(), "open connection"),
+        kinds.join(", ")
+    )
 }
 
 fn watching(selection: &Selection) -> String {
@@ -129,6 +152,9 @@ pub fn summary(vitals: &Vitals, delivered: Delivered) -> String {
         .filter(|(_, tally)| tally.total() > 0)
         .map(|(what, tally)| format!("{} ({})", counted(tally.total(), what), reasons(tally)))
         .collect();
+    if vitals.midway > 0 {
+        let _ = write!(text, " · {} met in mid-message", counted(vitals.midway, "older connection"));
+    }
     if lost.is_empty() {
         text.push_str(" · nothing lost\n");
     } else {
@@ -155,6 +181,8 @@ pub fn summary_json(vitals: &Vitals, delivered: Delivered) -> String {
         "strays": vitals.strays,
         "unread": vitals.unread,
         "expired": vitals.expired,
+        "older": vitals.older,
+        "midway": vitals.midway,
         "left_alone": vitals.left_alone,
     });
     for (output, spans) in [("exported", delivered.exported), ("printed", delivered.printed)] {
@@ -252,7 +280,10 @@ mod tests {
     use spantap_common::{loss::Reason, opaque::Opaque};
 
     use super::*;
-    use crate::config::{Bounds, Colour, Destination, Output, Print, Protocol};
+    use crate::{
+        config::{Bounds, Colour, Destination, Output, Print, Protocol},
+        kernel::hooks::TABLE,
+    };
 
     fn config() -> Config {
         let print = Print { style: PrintStyle::Tree, colour: Colour::Off, terminal: true };
@@ -269,14 +300,53 @@ mod tests {
     }
 
     fn banner_of(config: &Config) -> String {
-        banner(&Start { kernel: "6.18.0-1-amd64", tier: Tier::A, probes: 5, took: Duration::from_millis(180), config })
+        banner_of_probes(config, Tier::A, &[], &[])
+    }
+
+    fn banner_of_probes(config: &Config, tier: Tier, passed_over: &[PassedOver], missing: &[(&str, State)]) -> String {
+        let of_tier = TABLE.iter().filter(|hook| hook.tiers.contains(&tier));
+        let state = |program| missing.iter().find(|(name, _)| *name == program).map(|(_, state)| state.clone());
+        let verdicts: Vec<_> =
+            of_tier.map(|hook| HookVerdict { hook, state: state(hook.program).unwrap_or(State::Used) }).collect();
+        let (kernel, took) = ("6.18.0-1-amd64", Duration::from_millis(180));
+        let older = Connections::default();
+        banner(&Start { kernel, tier, passed_over, verdicts: &verdicts, older, took }, config)
             .replace(env!("CARGO_PKG_VERSION"), "VERSION")
+    }
+
+    #[test]
+    fn the_banner_says_what_the_kernel_would_not_have() {
+        let passed_over = [PassedOver { tier: Tier::A, why: "this kernel has no tracepoint sock_send_length".into() }];
+        let missing = [("tcp_destroy_sock", State::Absent), ("sched_process_exec", State::Refused("EINVAL".into()))];
+        let text = banner_of_probes(&config(), Tier::C, &passed_over, &missing);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            [lines[0], lines[1], lines[3], lines[4]],
+            [
+                "spantap VERSION · kernel 6.18 · tier C (system calls' exits) · 5 probes live in 180 ms",
+                "No tier A (socket tracepoints): this kernel has no tracepoint sock_send_length.",
+                "Missing: this kernel has no tracepoint tcp_destroy_sock: the end of connections whose process never read \
+                 their last bytes cannot be seen.",
+                "Missing: tracepoint sched_process_exec could not be attached (EINVAL): programs started after the agent, \
+                 until their first request cannot be seen.",
+            ]
+        );
+        assert!(lines[2].starts_with("In this tier, unix sockets are not followed, "), "{text}");
+    }
+
+    #[test]
+    fn connections_that_were_there_before_are_told_by_their_origin() {
+        let older = Connections { accepted: 9, connected: 0, unknown: 3 };
+        let met = "Found 12 open connections (9 accepted, 3 of unknown origin): followed from the next request on.\n";
+        assert_eq!(super::met(&older), met);
+        let one = Connections { connected: 1, ..Connections::default() };
+        assert_eq!(super::met(&one), "Found 1 open connection (1 connected): followed from the next request on.\n");
     }
 
     #[test]
     fn the_banner_says_what_is_watched_and_where_it_goes() {
         insta::assert_snapshot!(banner_of(&config()), @r"
-        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 5 probes live in 180 ms
+        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 8 probes live in 180 ms
         Watching all processes (narrow it down with --pid, --port or --exe).
         No collector configured: traces are printed here as they finish (export with --otlp http://HOST:4318).
         Ctrl-C stops.
@@ -286,7 +356,7 @@ mod tests {
         config.duration = Some(Duration::from_secs(30));
         config.output.destinations = vec![Destination::new("http://u:p@c:4318/v1/traces", Protocol::HttpProtobuf)];
         insta::assert_snapshot!(banner_of(&config), @r"
-        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 5 probes live in 180 ms
+        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 8 probes live in 180 ms
         Watching pid 7, 8; executable node.
         Exporting to http://c:4318/v1/traces (http/protobuf).
         Printing here as well.
@@ -298,7 +368,7 @@ mod tests {
         config.output = Output::default();
         config.record = Some("x.rec".into());
         insta::assert_snapshot!(banner_of(&config), @r"
-        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 5 probes live in 180 ms
+        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 8 probes live in 180 ms
         Watching pid 7, 8; executable node.
         Recording to x.rec; it holds heads of requests: keep it private.
         Stops after 30 s, or with Ctrl-C.

@@ -124,6 +124,7 @@ impl Play {
                 origin: Origin::Accepted,
                 requests: wire.requests,
                 protocol: Guess::Http1,
+                midway: false,
                 unix: None,
             })),
             11 => {

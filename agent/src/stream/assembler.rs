@@ -370,6 +370,7 @@ mod tests {
                 origin: Origin::Connected,
                 requests,
                 protocol: Guess::Http1,
+                midway: false,
                 unix: None,
             };
             Self { assembler: Assembler::new(&socket), said: Vec::new() }

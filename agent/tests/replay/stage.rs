@@ -233,6 +233,7 @@ impl Stage {
                 origin,
                 requests: direction,
                 protocol: Guess::Http1,
+                midway: false,
                 unix: None,
             };
             self.feed(&Input::Record(&wire::socket(&introduction)));

@@ -33,6 +33,8 @@ const HELPERS: &[(&str, &str)] = &[
     ("probe_read_kernel", "reads kernel structures"),
     ("probe_read_kernel_str", "reads a path"),
     ("probe_read_user", "reads the buffer that was written or filled, and which task of its runtime a thread runs"),
+    ("sock_from_file", "a descriptor's socket"),
+    ("seq_write", "what the walk through older connections found, into the buffer of whoever reads it"),
     ("ringbuf_reserve", "a record"),
     ("ringbuf_submit", "a record"),
     ("ringbuf_discard", "a record that was not needed after all"),
