@@ -9,7 +9,11 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use spantap_common::{abi::MAX_SUMMED, call::Shape, event::data::Direction};
 
-use crate::{batch, globals, kernel::Registers, verifier};
+use crate::{
+    batch, globals,
+    kernel::{Registers, Sock},
+    uring, verifier,
+};
 
 /// Where the bytes of a call are: one buffer, or an array of `count` of them.
 #[derive(Clone, Copy)]
@@ -39,32 +43,36 @@ pub(crate) enum NoSegment {
 }
 
 impl Buffers {
-    /// The memory of `length` bytes that the call with these registers has just moved, unless they do not describe it.
+    /// The memory of `length` bytes that the call with these registers has just moved; [`Self::unknown`] where they do not
+    /// describe it.
     ///
     /// Registers describe the system call that the task is in. A completion of io_uring that runs on the way out of
     /// another call must not be taken for that call's: on x86-64 the result is in its register by then. Elsewhere the two
     /// are told apart only where that call moves no bytes.
     #[inline(always)]
-    pub(crate) fn of(registers: Registers, direction: Direction, length: u32) -> Option<Self> {
+    pub(crate) fn of(sock: Sock, registers: Registers, direction: Direction, length: u32) -> Self {
+        if uring::is_running(registers) {
+            return uring::buffers(sock, direction, length);
+        }
         let address = registers.second();
         // Kernel threads and io_uring's workers have registers of zeros, and call 0 is read(2) on x86-64.
         if address == 0 || registers.returned() {
-            return None;
+            return Self::unknown();
         }
         match globals::call_shape(registers.call()) {
-            Shape::Hidden => None,
-            Shape::Buffer => Some(Self { address, count: 1, scattered: false, known: true }),
-            Shape::Vector => Some(Self { address, count: registers.third() as u32, scattered: true, known: true }),
+            Shape::Hidden | Shape::Ring => Self::unknown(),
+            Shape::Buffer => Self { address, count: 1, scattered: false, known: true },
+            Shape::Vector => Self { address, count: registers.third() as u32, scattered: true, known: true },
             Shape::Message => Self::of_message(address),
             // Where whole calls are watched, the messages are not seen one by one. Said here for the verifier's sake: it
             // does not look at the rest then.
-            Shape::Messages if globals::BY_ADDRESS.load() != 0 => None,
+            Shape::Messages if globals::BY_ADDRESS.load() != 0 => Self::unknown(),
             Shape::Messages => {
-                let number = batch::moved(registers, direction)?;
+                let Some(number) = batch::moved(registers, direction) else { return Self::unknown() };
                 let buffers = Self::of_message(address + number * MMSGHDR_SIZE);
                 // sendmmsg gives up behind a message of which only a part was taken.
                 if let Direction::Write = direction {
-                    match buffers.and_then(Self::total) {
+                    match buffers.total() {
                         Some(total) if total == length.into() => {}
                         Some(_) => batch::ended(registers),
                         None => batch::lost_count(registers),
@@ -75,11 +83,22 @@ impl Buffers {
         }
     }
 
-    /// The same memory, or none: unlike an empty `Option`, it has no field that was never written, which verifiers before
-    /// 6.3 refuse to see copied.
+    /// The memory of a request that describes it as a call would.
     #[inline(always)]
-    pub(crate) fn or_none(buffers: Option<Self>) -> Self {
-        buffers.unwrap_or(Self { address: 0, count: 0, scattered: false, known: false })
+    pub(crate) fn of_request(shape: Shape, address: u64, count: u32) -> Self {
+        match shape {
+            Shape::Buffer => Self { address, count: 1, scattered: false, known: true },
+            Shape::Vector => Self { address, count, scattered: true, known: true },
+            Shape::Message => Self::of_message(address),
+            Shape::Hidden | Shape::Messages | Shape::Ring => Self::unknown(),
+        }
+    }
+
+    /// Memory that nobody can name. Not an empty `Option`: that has fields which were never written, and verifiers before
+    /// 6.3 refuse to see them copied.
+    #[inline(always)]
+    pub(crate) fn unknown() -> Self {
+        Self { address: 0, count: 0, scattered: false, known: false }
     }
 
     /// The same memory, found in whichever way to the verifier: see [`verifier::forgotten`].
@@ -101,10 +120,12 @@ impl Buffers {
 
     /// The memory that the `struct msghdr` at `address` names.
     #[inline(always)]
-    fn of_message(address: u64) -> Option<Self> {
+    fn of_message(address: u64) -> Self {
         // `msg_iov` and `msg_iovlen` stand side by side in `struct user_msghdr`.
-        let [address, count] = user_words(address + MSGHDR_IOV)?;
-        Some(Self { address, count: count as u32, scattered: true, known: true })
+        match user_words(address + MSGHDR_IOV) {
+            Some([address, count]) => Self { address, count: count as u32, scattered: true, known: true },
+            None => Self::unknown(),
+        }
     }
 
     /// The address of the memory, if it is in one piece from the beginning on.
@@ -113,9 +134,12 @@ impl Buffers {
         (!self.scattered).then_some(self.address)
     }
 
-    /// The length of all segments together, unless there are more than is worth adding up.
+    /// The length of all segments together, unless there are more than is worth adding up or they are not known.
     #[inline(always)]
     fn total(self) -> Option<u64> {
+        if !self.known {
+            return None;
+        }
         let mut total = 0;
         for index in 0..=MAX_SUMMED {
             match self.segment(index) {

@@ -68,7 +68,7 @@ impl Unsupported {
             Self::NoField(field) => field.to_string(),
             Self::NoHook { at, .. } => format!("this kernel has no {at}"),
             Self::NotBuilt => "built without its probes".into(),
-            Self::Refused(error) => format!("the kernel refused the probes: {error:#}"),
+            Self::Refused(error) => format!("the kernel refused the probes: {}", in_one_line(error)),
         }
     }
 
@@ -102,6 +102,19 @@ impl Unsupported {
     }
 }
 
+/// An error with its causes. The verifier's words are many lines, of which the last are about what it minds.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let Some((first, rest)) = lines.split_first() else { return text };
+    let (left_out, last) = rest.split_at(rest.len().saturating_sub(VERIFIER_LINES));
+    let gap = (!left_out.is_empty()).then_some(&"…");
+    [first].into_iter().chain(gap).chain(last).copied().collect::<Vec<_>>().join("; ")
+}
+
+/// What it minds, and four lines of statistics.
+const VERIFIER_LINES: usize = 6;
+
 struct Sentence<'a>(&'a Unsupported);
 
 impl fmt::Display for Sentence<'_> {
@@ -116,6 +129,18 @@ impl fmt::Display for Sentence<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_verifiers_words_are_one_line_that_ends_with_what_it_minds() {
+        let log = "0: r0 = 1\n1: r1 = 1\n2: r2 = 1\n\ninvalid read from stack R10 off=-184 size=8\na\nb\nc\n";
+        let refused = anyhow::anyhow!("EACCES. Verifier output: x\n{log}").context("load exit_inet_sendmsg");
+        assert_eq!(
+            in_one_line(&refused),
+            "load exit_inet_sendmsg: EACCES. Verifier output: x; …; 1: r1 = 1; 2: r2 = 1; invalid read from stack R10 \
+             off=-184 size=8; a; b; c"
+        );
+        assert_eq!(in_one_line(&anyhow::anyhow!("EINVAL")), "EINVAL");
+    }
 
     #[test]
     fn every_verdict_says_what_what_follows_and_what_to_do() {

@@ -40,7 +40,7 @@ use crate::{
     enrich::{ServiceSpan, route::Routes},
     event::{self, Event, Process},
     export::local,
-    kernel::{Controls, Pace, Probes, Settings, State, Unsupported, ring},
+    kernel::{Controls, Pace, Probes, Settings, Unsupported, ring},
     ladder::{Ladder, Rung, Step, Usage},
     live::messages::Start,
     memory,
@@ -110,11 +110,11 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     watched.meet_running();
     let mut probes = Probes::attach(&settings_of(config, &mut watched))?;
     memory::give_back();
-    let live = probes.verdicts().iter().filter(|verdict| verdict.state == State::Used).count();
     let start = Start {
         kernel: &kernel_release(),
         tier: probes.tier(),
-        probes: live,
+        passed_over: probes.passed_over(),
+        verdicts: probes.verdicts(),
         older: probes.older().connections,
         took: started.elapsed(),
     };
@@ -708,7 +708,7 @@ const GRACE: Duration = Duration::from_secs(2);
 const LONG_REST: Duration = Duration::from_millis(100);
 
 /// How long the start may take for first looks into processes that run already: some milliseconds each.
-const FIRST_LOOKS: Duration = Duration::from_millis(250);
+const FIRST_LOOKS: Duration = Duration::from_millis(500);
 
 /// Between two looks at the probes' counters, each of them a system call: soon enough for a warning.
 const READ_LOSSES: Duration = Duration::from_secs(1);

@@ -44,8 +44,7 @@ pub(crate) const KERNELS: &[Kernel] = &[
         suite: "bookworm",
         package: "linux-image-6.1.0-",
         // The socket tracepoints of tier A came with 6.3 (6e6eda44b939).
-        // Its verifier refuses a program of tier B (`exit_inet_recvmsg`, EINVAL).
-        tiers: &["c"],
+        tiers: &["b", "c"],
     },
     Kernel { name: "6.12", suite: "trixie", package: "linux-image-6.12.", tiers: &["a", "b", "c"] },
     Kernel {
@@ -75,6 +74,8 @@ pub(crate) struct Image {
     pub(crate) version: String,
     /// The file.
     pub(crate) file: PathBuf,
+    /// The folder of its modules.
+    pub(crate) modules: PathBuf,
 }
 
 /// The image of each of `kernels`, from `folder` or, for those that are not there, from their suites.
@@ -104,7 +105,7 @@ fn unpacked(kernel: &'static Kernel, folder: &Path) -> Option<Image> {
     let version = modules.file_name()?.to_string_lossy().into_owned();
     let places = [modules.join("vmlinuz"), folder.join(format!("boot/vmlinuz-{version}"))];
     let file = places.into_iter().find(|file| file.is_file())?;
-    Some(Image { kernel, version, file })
+    Some(Image { kernel, version, file, modules })
 }
 
 fn folder_in(folder: &Path) -> Option<PathBuf> {

@@ -17,6 +17,7 @@ mod helpers;
 mod initramfs;
 mod kernels;
 mod setup;
+mod share;
 mod test;
 #[cfg(test)]
 mod tidy;
@@ -102,6 +103,16 @@ enum Command {
         /// Run all of the kernel tests instead of the essential ones: minutes for each kernel and tier
         #[arg(long)]
         whole: bool,
+        /// Hold the catalogue of `accuracy capture` there instead, with this machine's programs: half an hour for each
+        /// kernel and tier
+        #[arg(long, conflicts_with = "whole")]
+        catalogue: bool,
+        /// Only its cases whose names contain this; may be repeated
+        #[arg(long = "case", value_name = "NAME", requires = "catalogue")]
+        cases: Vec<String>,
+        /// Only in this tier, by letter; may be repeated
+        #[arg(long = "tier", value_name = "TIER")]
+        tiers: Vec<String>,
     },
 }
 
@@ -143,7 +154,10 @@ fn main() -> ExitCode {
         Command::Check => check::check(),
         Command::Tidy => check::tidy(),
         Command::Ebpf { dump } => ebpf::command(dump),
-        Command::Vm { kernels, whole } => vm::vm(&kernels, vm::Extent::new(whole)),
+        Command::Vm { kernels, whole, catalogue, cases, tiers } => {
+            let extent = if catalogue { vm::Extent::Catalogue(cases) } else { vm::Extent::of_tests(whole) };
+            vm::vm(&kernels, &tiers, &extent)
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

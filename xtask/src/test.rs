@@ -96,7 +96,7 @@ fn other_kernels() -> Sum {
             return Sum { ignored: count, succeeded: true, ..Sum::default() };
         }
     };
-    match vm::boot_each(&images, vm::Extent::Glance) {
+    match vm::boot_each(&images, &[], &vm::Extent::Glance) {
         Ok(()) => Sum { passed: count, succeeded: true, ..Sum::default() },
         Err(error) => {
             println!("test: kernels {}: {error:#}", OTHER_KERNELS.join(", "));

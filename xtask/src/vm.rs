@@ -16,20 +16,21 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    command::{announce, cargo, find, root},
+    command::{announce, cargo, find, is_root, root, run},
     ebpf,
     initramfs::Initramfs,
     kernels::{Image, Kernel, images, named},
     setup::{Purpose, ensure},
+    share::{self, Share},
 };
 
-/// Between two results of a guest. Where nothing else runs, the slowest takes a minute; an emulated one on a busy machine
-/// needs several times that.
+/// Between two signs of life of a guest. Where nothing else runs, the slowest takes a minute; an emulated one on a busy
+/// machine needs several times that.
 const PATIENCE: Duration = Duration::from_secs(420);
 
 /// How much of the tests a guest runs. Emulated, the verifier takes seconds for what takes it tenths on the host, and
 /// every test has the probes verified anew.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Extent {
     /// All of them.
     Whole,
@@ -37,29 +38,36 @@ pub(crate) enum Extent {
     Essential,
     /// The first of them, in the tier that the agent chooses.
     Glance,
+    /// No test of the probes, but the catalogue of what capture has to get right, or its cases with names like these.
+    Catalogue(Vec<String>),
 }
 
 impl Extent {
     /// The extent that the flag `--whole` asks for.
-    pub(crate) fn new(whole: bool) -> Self {
+    pub(crate) fn of_tests(whole: bool) -> Self {
         if whole { Self::Whole } else { Self::Essential }
     }
 
-    /// Names of tests, for the kernel's command line; none is all.
-    fn tests(self) -> String {
+    /// Names of tests or cases, for the kernel's command line; none is all of the tests.
+    fn tests(&self) -> String {
         match self {
             Self::Whole => String::new(),
             Self::Essential => ESSENTIAL.join(","),
             Self::Glance => ESSENTIAL[..1].join(","),
+            Self::Catalogue(cases) if cases.is_empty() => "all".to_owned(),
+            Self::Catalogue(cases) => cases.join(","),
         }
     }
 
-    /// The tiers that they are run in.
-    fn tiers(self, kernel: &Kernel) -> &'static [&'static str] {
-        match self {
-            Self::Whole | Self::Essential => kernel.tiers,
-            Self::Glance => kernel.tiers.get(..1).unwrap_or_default(),
-        }
+    /// The tiers that they are run in: those `wanted`, or all, as far as the kernel has them.
+    fn tiers(&self, kernel: &Kernel, wanted: &[String]) -> Vec<&'static str> {
+        let most = if *self == Self::Glance { 1 } else { kernel.tiers.len() };
+        let is_wanted = |tier: &&&str| wanted.is_empty() || wanted.iter().any(|name| name.eq_ignore_ascii_case(tier));
+        kernel.tiers.iter().take(most).filter(is_wanted).copied().collect()
+    }
+
+    fn is_catalogue(&self) -> bool {
+        matches!(self, Self::Catalogue(_))
     }
 }
 
@@ -75,8 +83,14 @@ const ESSENTIAL: &[&str] = &[
 ];
 
 /// The command `vm`.
-pub(crate) fn vm(names: &[String], extent: Extent) -> Result<()> {
-    boot_each(&ready(names)?, extent)
+pub(crate) fn vm(names: &[String], tiers: &[String], extent: &Extent) -> Result<()> {
+    if extent.is_catalogue() {
+        ensure(&[Purpose::Services])?;
+        if !is_root() {
+            bail!("lending a guest this machine's files takes root: sudo -E cargo xtask vm --catalogue");
+        }
+    }
+    boot_each(&ready(names)?, tiers, extent)
 }
 
 /// Images of the kernels called `names`, and everything it takes to boot them.
@@ -94,23 +108,27 @@ fn folder() -> PathBuf {
 }
 
 /// Boots `images` one after the other and prints what came of them.
-pub(crate) fn boot_each(images: &[Image], extent: Extent) -> Result<()> {
+pub(crate) fn boot_each(images: &[Image], tiers: &[String], extent: &Extent) -> Result<()> {
     let folder = folder();
-    let programs = Programs::build(&folder)?;
+    let programs = Programs::build(&folder, extent)?;
     let initramfs = folder.join("initramfs.cpio");
-    fs::write(&initramfs, pack(&programs)?).with_context(|| format!("write {}", initramfs.display()))?;
 
     let mut reports = Vec::new();
     for image in images {
         println!("vm: {} ({})", image.kernel.name, image.version);
-        reports.push((image, boot(image, extent, &initramfs)?));
+        let archive = pack(&programs, image, extent)?;
+        fs::write(&initramfs, archive).with_context(|| format!("write {}", initramfs.display()))?;
+        let tiers = extent.tiers(image.kernel, tiers);
+        let report = boot(image, &tiers, extent, &programs, &initramfs)?;
+        reports.push((image, tiers, report));
     }
 
     println!("\n{:<6} {:<28} {:<7} {:<12} tests", "kernel", "version", "tier", "doctor");
     let mut surprises = 0;
-    for (image, report) in reports {
-        let tests: Vec<_> = report.tests.iter().map(|(tier, outcome)| format!("{tier}: {outcome}")).collect();
-        let mark = if report.is_expected_of(image.kernel, extent) {
+    for (image, tiers, report) in reports {
+        let mut tests: Vec<_> = report.tests.iter().map(|(tier, outcome)| format!("{tier}: {outcome}")).collect();
+        tests.extend(report.privileges.map(|outcome| format!("five capabilities: {outcome}")));
+        let mark = if report.is_expected_of(image.kernel, &tiers) {
             ""
         } else {
             surprises += 1;
@@ -135,6 +153,8 @@ pub(crate) fn boot_each(images: &[Image], extent: Extent) -> Result<()> {
 #[derive(Debug, Eq, PartialEq)]
 struct Report {
     doctor: Outcome,
+    /// Of tracing with five capabilities, in every tier; none where it was not tried.
+    privileges: Option<Outcome>,
     /// The tier that the agent chose, by letter.
     tier: Option<String>,
     /// By the tier that was forced.
@@ -143,11 +163,14 @@ struct Report {
 
 impl Report {
     fn new() -> Self {
-        Self { doctor: Outcome::Silent, tier: None, tests: Vec::new() }
+        Self { doctor: Outcome::Silent, privileges: None, tier: None, tests: Vec::new() }
     }
 
-    /// Takes a line of the guest's console; says whether it was a result.
+    /// Takes a line of the guest's console; says whether it was a sign of life.
     fn line(&mut self, line: &str) -> bool {
+        if line.contains(CASE) {
+            return true;
+        }
         if let Some((_, tier)) = line.split_once("] tier ") {
             self.tier = tier.split_whitespace().next().map(str::to_lowercase);
         }
@@ -155,19 +178,22 @@ impl Report {
         let Some((_, result)) = line.rsplit_once(RESULT) else { return false };
         let Some((step, code)) = result.trim().rsplit_once(' ') else { return false };
         let Ok(code) = code.parse() else { return false };
-        match step.strip_prefix("tests ") {
-            Some(tier) => self.tests.push((tier.to_owned(), Outcome::Exit(code))),
-            None => self.doctor = Outcome::Exit(code),
+        match step.split_once(' ') {
+            Some(("tests", tier)) => self.tests.push((tier.to_owned(), Outcome::Exit(code))),
+            None if step == "doctor" => self.doctor = Outcome::Exit(code),
+            None if step == "privileges" => self.privileges = Some(Outcome::Exit(code)),
+            Some(_) | None => return false,
         }
         true
     }
 
-    fn is_expected_of(&self, kernel: &Kernel, extent: Extent) -> bool {
-        let passed: Vec<_> =
-            self.tests.iter().filter(|(_, outcome)| *outcome == Outcome::Exit(0)).map(|(tier, _)| tier).collect();
+    fn is_expected_of(&self, kernel: &Kernel, tiers: &[&str]) -> bool {
+        let passed =
+            self.tests.iter().filter(|(_, outcome)| *outcome == Outcome::Exit(0)).map(|(tier, _)| tier.as_str());
         self.doctor == Outcome::Exit(0)
+            && self.privileges.is_none_or(|outcome| outcome == Outcome::Exit(0))
             && self.tier.as_deref() == kernel.tiers.first().copied()
-            && passed == extent.tiers(kernel).iter().collect::<Vec<_>>()
+            && passed.eq(tiers.iter().copied())
     }
 }
 
@@ -196,18 +222,23 @@ impl std::fmt::Display for Outcome {
 struct Programs {
     agent: PathBuf,
     tests: PathBuf,
+    /// What the agent can do with few capabilities, for guests that hold the catalogue.
+    privileges: Option<PathBuf>,
 }
 
 impl Programs {
     /// Builds them apart, so that the developer's own build is not disturbed.
-    fn build(folder: &Path) -> Result<Self> {
+    fn build(folder: &Path, extent: &Extent) -> Result<Self> {
         ebpf::build()?;
         let target_dir = folder.join("build");
+        let (tests, more): (_, &[&str]) =
+            if extent.is_catalogue() { (CATALOGUE, &["--test", PRIVILEGES]) } else { (TESTS, &[]) };
         let mut command = cargo();
         command
             .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static")
-            .args(["test", "--no-run", "-p", "spantap", "--test", TESTS, "--target", GUEST_TARGET, "--target-dir"])
+            .args(["test", "--no-run", "-p", "spantap", "--test", tests, "--target", GUEST_TARGET, "--target-dir"])
             .arg(&target_dir)
+            .args(more)
             // The guest unpacks the executables into its memory: without symbols they are a fraction of the size.
             .args(["--config", "profile.dev.debug=false", "--config", "profile.dev.strip='symbols'"])
             // These read the kernel's BTF, in every test: a minute without optimisation where the machine is emulated.
@@ -223,8 +254,13 @@ impl Programs {
         if !output.status.success() {
             bail!("{line} failed");
         }
-        let tests = executable(&output.stdout, TESTS).context("Cargo built no test program")?;
-        Ok(Self { agent: target_dir.join(GUEST_TARGET).join("debug/spantap"), tests })
+        let tests = executable(&output.stdout, tests).context("Cargo built no test program")?;
+        if extent.is_catalogue() {
+            // Here and not in the guest, which would take minutes over it and writes nothing that lasts.
+            run(Command::new(&tests).args(["--exact", "the_services_can_be_built"]))?;
+        }
+        let privileges = executable(&output.stdout, PRIVILEGES);
+        Ok(Self { agent: target_dir.join(GUEST_TARGET).join("debug/spantap"), tests, privileges })
     }
 }
 
@@ -236,7 +272,7 @@ fn executable(messages: &[u8], name: &str) -> Option<PathBuf> {
     })
 }
 
-fn pack(programs: &Programs) -> Result<Vec<u8>> {
+fn pack(programs: &Programs, image: &Image, extent: &Extent) -> Result<Vec<u8>> {
     let content = |file: &Path| fs::read(file).with_context(|| format!("read {}", file.display()));
     let tool = |name: &str| content(&find(name).with_context(|| format!("{name} has gone"))?);
     let mut archive = Initramfs::default();
@@ -248,19 +284,40 @@ fn pack(programs: &Programs) -> Result<Vec<u8>> {
     archive.executable("bin/busybox", &tool("busybox")?);
     archive.executable("bin/bash", &tool("bash-static")?);
     archive.executable("bin/spantap", &content(&programs.agent)?);
-    archive.executable("bin/tests", &content(&programs.tests)?);
+    if extent.is_catalogue() {
+        archive.folder("host");
+        archive.folder("modules");
+        for (name, module) in share::modules(&image.modules)? {
+            archive.executable(&format!("modules/{name}"), &module);
+        }
+    } else {
+        archive.executable("bin/tests", &content(&programs.tests)?);
+    }
     archive.executable("init", INIT.as_bytes());
     Ok(archive.finish())
 }
 
-fn boot(image: &Image, extent: Extent, initramfs: &Path) -> Result<Report> {
+fn boot(image: &Image, tiers: &[&str], extent: &Extent, programs: &Programs, initramfs: &Path) -> Result<Report> {
     // The kernel hands parameters that it does not know to init, as environment.
-    let (tiers, tests) = (extent.tiers(image.kernel).join(","), extent.tests());
-    let parameters = format!("console=ttyS0 quiet panic=1 rdinit=/init tiers={tiers} tests={tests}");
+    let (tiers, tests) = (tiers.join(","), extent.tests());
+    let mut parameters = format!("console=ttyS0 quiet panic=1 rdinit=/init tiers={tiers} tests={tests}");
     let mut command = Command::new("qemu-system-x86_64");
+    // Ended with this function: nobody else asks for files.
+    let mut share = None;
+    let memory = if extent.is_catalogue() {
+        let files = share.insert(Share::start(&folder())?);
+        parameters += &format!(" catalogue={}", programs.tests.display());
+        if let Some(privileges) = &programs.privileges {
+            parameters += &format!(" privileges={}", privileges.display());
+        }
+        command.args(files.arguments(LENT_MEMORY));
+        LENT_MEMORY
+    } else {
+        MEMORY
+    };
     command
         // TCG works everywhere, in CI too.
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"])
+        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", &memory.to_string()])
         .args(["-nographic", "-no-reboot", "-nic", "none"])
         .args(["-append", &parameters])
         .arg("-kernel")
@@ -309,11 +366,26 @@ const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The agent's tests that run in a guest, by file name.
 const TESTS: &str = "kernel_probes";
 
+/// The catalogue of what capture has to get right, by file name.
+const CATALOGUE: &str = "accuracy";
+
+/// What the agent can do with few capabilities, by file name.
+const PRIVILEGES: &str = "kernel_privileges";
+
+/// Mebibytes of a guest: the unpacked programs, and the probes' maps.
+const MEMORY: u32 = 1024;
+
+/// Of one that runs this machine's interpreters.
+const LENT_MEMORY: u32 = 3072;
+
 /// Packages that are optimised for the guest.
 const OPTIMISED: &[&str] = &["aya", "aya-obj", "object", "spantap"];
 
 /// What precedes a step and its exit code.
 const RESULT: &str = "RESULT ";
+
+/// What the catalogue says after each of its cases.
+const CASE: &str = "CASE ";
 
 /// The guest's only process besides the tests. A mount may fail on an old kernel: the doctor then says what is missing.
 const INIT: &str = "\
@@ -329,8 +401,22 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
 spantap doctor --color never
 echo \"RESULT doctor $?\"
+if [ -n \"$catalogue\" ]; then
+    for module in /modules/*; do insmod $module; done
+    mount -t virtiofs -o ro host /host
+    for folder in dev proc sys; do mount --rbind /$folder /host/$folder; done
+    mkdir -p /dev/shm
+    for folder in tmp run dev/shm; do mount -t tmpfs tmpfs /host/$folder; done
+    export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin
+    chroot /host $privileges --test-threads 1
+    echo \"RESULT privileges $?\"
+fi
 for tier in $(echo \"$tiers\" | tr , ' '); do
-    SPANTAP_TIER=$tier tests --exact --test-threads 1 $(echo \"$tests\" | tr , ' ')
+    if [ -n \"$catalogue\" ]; then
+        SPANTAP_TIER=$tier SPANTAP_ACCURACY=$tests chroot /host $catalogue --exact what_is_captured_is_exact
+    else
+        SPANTAP_TIER=$tier tests --exact --test-threads 1 $(echo \"$tests\" | tr , ' ')
+    fi
     echo \"RESULT tests $tier $?\"
 done
 poweroff -f
@@ -355,10 +441,13 @@ mod tests {
             "[ ok ] tier B (socket functions' exits)",
             "[    2.1] clocksource: RESULT doctor 0\r",
             "RESULT tests b 101",
+            "RESULT privileges 0",
             "RESULT tests",
+            "RESULT what 3",
             "doctor 7",
         ]);
         assert_eq!(report.doctor, Outcome::Exit(0));
+        assert_eq!(report.privileges, Some(Outcome::Exit(0)));
         assert_eq!(report.tier.as_deref(), Some("b"));
         assert_eq!(report.tests, [("b".to_owned(), Outcome::Exit(101))]);
     }
@@ -367,18 +456,21 @@ mod tests {
     fn a_kernel_is_as_expected_when_every_tier_of_it_passes_and_the_best_is_chosen() {
         let kernel = KERNELS.iter().find(|kernel| kernel.tiers == ["a", "b", "c"]).expect("6.12 is one");
         let all = ["[ ok ] tier A (x)", "RESULT doctor 0", "RESULT tests a 0", "RESULT tests b 0", "RESULT tests c 0"];
-        assert!(report(&all).is_expected_of(kernel, Extent::Whole));
-        assert!(report(&all[..3]).is_expected_of(kernel, Extent::Glance));
+        assert!(report(&all).is_expected_of(kernel, &Extent::Whole.tiers(kernel, &[])));
+        assert!(report(&all[..3]).is_expected_of(kernel, &Extent::Glance.tiers(kernel, &[])));
+        assert!(
+            report(&[all[0], all[1], all[3]]).is_expected_of(kernel, &Extent::Whole.tiers(kernel, &["B".to_owned()]))
+        );
         for missing in 0..all.len() {
             let mut lines = all.to_vec();
             lines.remove(missing);
-            assert!(!report(&lines).is_expected_of(kernel, Extent::Essential), "without {}", all[missing]);
+            assert!(!report(&lines).is_expected_of(kernel, &["a", "b", "c"]), "without {}", all[missing]);
         }
         for wrong in [
             ["[ ok ] tier C (x)", all[1], all[2], all[3], all[4]],
             [all[0], all[1], all[2], all[3], "RESULT tests c 101"],
         ] {
-            assert!(!report(&wrong).is_expected_of(kernel, Extent::Whole), "{wrong:?}");
+            assert!(!report(&wrong).is_expected_of(kernel, &["a", "b", "c"]), "{wrong:?}");
         }
     }
 
@@ -394,7 +486,7 @@ mod tests {
 
     #[test]
     fn init_writes_what_is_looked_for() {
-        assert_eq!(INIT.matches(RESULT).count(), 2);
+        assert_eq!(INIT.matches(RESULT).count(), 3);
     }
 
     #[test]

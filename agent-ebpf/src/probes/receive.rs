@@ -8,32 +8,39 @@ use aya_ebpf::{
 use spantap_common::event::data::Direction;
 
 use crate::{
-    kernel::{Registers, Sock},
+    kernel::{Registers, Sock, Streams},
     traffic::{self, Ended},
 };
 
 /// `sock_recv_length(struct sock *sk, int ret, int flags)`: after the copy, in the caller's context.
 #[btf_tracepoint]
 pub(crate) fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
-    read(Sock::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
+    read(Streams::All, Sock::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
     0
 }
 
 /// `int inet_recvmsg(struct socket *sock, struct msghdr *msg, size_t size, int flags)`.
 #[fexit]
 pub(crate) fn exit_inet_recvmsg(ctx: FExitContext) -> i32 {
-    read(Sock::of_socket(ctx.arg(0)), ctx.arg(4), ctx.arg(3));
+    read(Streams::Tcp, Sock::of_socket(ctx.arg(0)), ctx.arg(4), ctx.arg(3));
     0
 }
 
 /// `int inet6_recvmsg(struct socket *sock, struct msghdr *msg, size_t size, int flags)`.
 #[fexit]
 pub(crate) fn exit_inet6_recvmsg(ctx: FExitContext) -> i32 {
-    read(Sock::of_socket(ctx.arg(0)), ctx.arg(4), ctx.arg(3));
+    read(Streams::Tcp, Sock::of_socket(ctx.arg(0)), ctx.arg(4), ctx.arg(3));
+    0
+}
+
+/// `int unix_stream_recvmsg(struct socket *sock, struct msghdr *msg, size_t size, int flags)`.
+#[fexit]
+pub(crate) fn exit_unix_stream_recvmsg(ctx: FExitContext) -> i32 {
+    read(Streams::Unix, Sock::of_socket(ctx.arg(0)), ctx.arg(4), ctx.arg(3));
     0
 }
 
 #[inline(always)]
-fn read(sock: Sock, returned: i32, flags: i32) {
-    traffic::moved(Ended { direction: Direction::Read, sock, returned, flags }, Registers::current);
+fn read(streams: Streams, sock: Sock, returned: i32, flags: i32) {
+    traffic::moved(Ended { direction: Direction::Read, sock, returned, flags, streams }, Registers::current);
 }

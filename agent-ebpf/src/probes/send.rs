@@ -8,28 +8,28 @@ use aya_ebpf::{
 use spantap_common::event::data::Direction;
 
 use crate::{
-    kernel::{Registers, Sock},
+    kernel::{Registers, Sock, Streams},
     traffic::{self, Ended},
 };
 
 /// `sock_send_length(struct sock *sk, int ret, int flags)`: after the copy, in the caller's context.
 #[btf_tracepoint]
 pub(crate) fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
-    written(Sock::new(ctx.arg(0)), ctx.arg(1));
+    written(Streams::All, Sock::new(ctx.arg(0)), ctx.arg(1));
     0
 }
 
 /// `int inet_sendmsg(struct socket *sock, struct msghdr *msg, size_t size)`.
 #[fexit]
 pub(crate) fn exit_inet_sendmsg(ctx: FExitContext) -> i32 {
-    written(Sock::of_socket(ctx.arg(0)), ctx.arg(3));
+    written(Streams::Tcp, Sock::of_socket(ctx.arg(0)), ctx.arg(3));
     0
 }
 
 /// `int inet6_sendmsg(struct socket *sock, struct msghdr *msg, size_t size)`.
 #[fexit]
 pub(crate) fn exit_inet6_sendmsg(ctx: FExitContext) -> i32 {
-    written(Sock::of_socket(ctx.arg(0)), ctx.arg(3));
+    written(Streams::Tcp, Sock::of_socket(ctx.arg(0)), ctx.arg(3));
     0
 }
 
@@ -37,11 +37,26 @@ pub(crate) fn exit_inet6_sendmsg(ctx: FExitContext) -> i32 {
 /// and splice call, for both families, before 6.5.
 #[fexit]
 pub(crate) fn exit_inet_sendpage(ctx: FExitContext) -> i32 {
-    written(Sock::of_socket(ctx.arg(0)), ctx.arg(5));
+    written(Streams::Tcp, Sock::of_socket(ctx.arg(0)), ctx.arg(5));
+    0
+}
+
+/// `int unix_stream_sendmsg(struct socket *sock, struct msghdr *msg, size_t len)`.
+#[fexit]
+pub(crate) fn exit_unix_stream_sendmsg(ctx: FExitContext) -> i32 {
+    written(Streams::Unix, Sock::of_socket(ctx.arg(0)), ctx.arg(3));
+    0
+}
+
+/// `ssize_t unix_stream_sendpage(struct socket *socket, struct page *page, int offset, size_t size, int flags)`: as
+/// above, for unix sockets.
+#[fexit]
+pub(crate) fn exit_unix_stream_sendpage(ctx: FExitContext) -> i32 {
+    written(Streams::Unix, Sock::of_socket(ctx.arg(0)), ctx.arg(5));
     0
 }
 
 #[inline(always)]
-fn written(sock: Sock, returned: i32) {
-    traffic::moved(Ended { direction: Direction::Write, sock, returned, flags: 0 }, Registers::current);
+fn written(streams: Streams, sock: Sock, returned: i32) {
+    traffic::moved(Ended { direction: Direction::Write, sock, returned, flags: 0, streams }, Registers::current);
 }

@@ -25,6 +25,7 @@ use super::{
     controls::Controls,
     features::{self, Features},
     hooks::{At, Hook, Need, TABLE, Tier},
+    in_one_line,
     older::{self, Older},
     plan::{self, HookVerdict, PassedOver, State},
     ring::Ring,
@@ -66,6 +67,8 @@ struct Offsets {
     always: Vec<(&'static str, u32)>,
     /// Of unix sockets; none where the kernel does not describe them.
     unix: Option<Vec<(&'static str, u32)>>,
+    /// Of io_uring's requests; none where the kernel does not describe them.
+    rings: Option<Vec<(&'static str, u32)>>,
 }
 
 /// Attached probes. Dropping them detaches all of them.
@@ -100,7 +103,8 @@ impl Probes {
         features::privileged()?;
         let btf = features::kernel_btf()?;
         let (features, offsets) = (Features::of(&btf), features::offsets(&btf)?);
-        let offsets = Offsets { always: offsets, unix: features::unix_offsets(&btf) };
+        let offsets =
+            Offsets { always: offsets, unix: features::unix_offsets(&btf), rings: features::ring_offsets(&btf) };
         drop(btf);
         let kernel = aya::Btf::from_sys_fs().map_err(|error| Unsupported::NoBtf { reason: error.to_string() })?;
 
@@ -146,8 +150,11 @@ impl Probes {
                     if verdict.hook.need == Need::Required {
                         return Err(refusal(error));
                     }
-                    verdict.state = State::Refused(format!("{error:#}"));
+                    verdict.state = State::Refused(in_one_line(&error));
                 }
+            }
+            for hook in plan::keep_counts_whole(&mut verdicts) {
+                probe::<FExit>(&mut object, hook).and_then(|it| Ok(it.unload()?)).map_err(refusal)?;
             }
         }
         let (passed_over, earlier) = (Vec::new(), Counted::default());
@@ -221,8 +228,9 @@ fn load(settings: &Settings, tier: Tier, offsets: &Offsets, kernel: &aya::Btf) -
     let port_filter = u32::from(!settings.ports.is_empty());
 
     let mut loader = EbpfLoader::new();
-    // Without this a refused program is verified again and again with ever larger logs, which takes minutes.
-    loader.btf(Some(kernel)).verifier_log_level(VerifierLogLevel::DISABLE);
+    // A refused program is verified once more for the reason, which fits the first log. Told each instruction too, as is
+    // the default, the verifier would be asked again and again with ever larger logs, which takes minutes.
+    loader.btf(Some(kernel)).verifier_log_level(VerifierLogLevel::STATS);
     loader.map_max_entries("RING", settings.ring_bytes);
     // Its entries are allocated with it.
     loader.map_max_entries("SOCKETS_BY_ADDRESS", if tier.by_address() { MAX_SOCKETS } else { 1 });
@@ -238,7 +246,15 @@ fn load(settings: &Settings, tier: Tier, offsets: &Offsets, kernel: &aya::Btf) -
     let unix = offsets.unix.as_ref().filter(|_| tier.sees_unix());
     let unix_sockets = u32::from(unix.is_some());
     loader.override_global("UNIX_SOCKETS", &unix_sockets, true);
-    for (global, offset) in offsets.always.iter().chain(unix.into_iter().flatten()) {
+    let rings = offsets.rings.as_ref().filter(|_| tier.sees_rings());
+    let follows_rings = u32::from(rings.is_some());
+    loader.override_global("RINGS", &follows_rings, true);
+    if rings.is_none() {
+        for map in ["RING_TASKS", "RING_WAITS", "RING_REQUESTS"] {
+            loader.map_max_entries(map, 1);
+        }
+    }
+    for (global, offset) in offsets.always.iter().chain(unix.into_iter().flatten()).chain(rings.into_iter().flatten()) {
         loader.override_global(global, offset, true);
     }
     loader.load(OBJECT).context("load the probes' maps")
@@ -359,6 +375,7 @@ const CALLS: &[(Shape, &[libc::c_long])] = &[
     ),
     (Shape::Message, &[libc::SYS_recvmsg, libc::SYS_sendmsg]),
     (Shape::Messages, &[libc::SYS_recvmmsg, libc::SYS_sendmmsg]),
+    (Shape::Ring, &[libc::SYS_io_uring_enter]),
 ];
 
 /// What the same calls, and those whose buffer is hidden, do to the descriptor in their first argument. Positional calls
@@ -378,6 +395,7 @@ const MOVES: &[(Moves, &[libc::c_long])] = &[
     ),
     (Moves::ReceivesByThird, &[libc::SYS_recvmsg]),
     (Moves::ReceivesByFourth, &[libc::SYS_recvfrom]),
+    (Moves::Messages, &[libc::SYS_sendmmsg, libc::SYS_recvmmsg]),
 ];
 
 /// The probes, embedded by `build.rs`; empty when they were not built. Aligned as an ELF parser wants it.
@@ -404,7 +422,7 @@ mod tests {
             }
         }
         assert_eq!(shapes[index(&libc::SYS_sendfile)], Shape::Hidden.to_wire());
-        assert_eq!(moves[index(&libc::SYS_sendmmsg)], Moves::Nothing.to_wire());
+        assert_eq!(moves[index(&libc::SYS_splice)], Moves::Nothing.to_wire());
     }
 
     #[test]

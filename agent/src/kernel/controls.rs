@@ -18,6 +18,9 @@ pub struct Controls {
     processes: HashMap<MapData, u32, ProcessSettings>,
     unwanted: HashMap<MapData, u64, u8>,
     count_only: Array<MapData, u32>,
+    layouts: Array<MapData, u32>,
+    /// What `layouts` holds.
+    told: u32,
 }
 
 impl Controls {
@@ -27,14 +30,23 @@ impl Controls {
         let map = probes.take_map("UNWANTED").context("the probes have no map of unwanted sockets")?;
         let unwanted = HashMap::try_from(map).context("open the map of unwanted sockets")?;
         let map = probes.take_map("COUNT_ONLY").context("the probes have no word for counting only")?;
-        Ok(Self { processes, unwanted, count_only: Array::try_from(map).context("open the word for counting only")? })
+        let count_only = Array::try_from(map).context("open the word for counting only")?;
+        let map = probes.take_map("LAYOUTS").context("the probes have no count of layouts")?;
+        let layouts = Array::try_from(map).context("open the count of layouts")?;
+        Ok(Self { processes, unwanted, count_only, layouts, told: 0 })
     }
 
     /// Tells the probes what to do for a process. Sockets that they have judged already keep their verdict.
     ///
     /// Fails when [`spantap_common::abi::MAX_PROCESSES`] are set; the default verdict holds for the process then.
     pub fn set_process(&mut self, pid: u32, settings: ProcessSettings) -> Result<(), MapError> {
-        self.processes.insert(pid, settings, 0)
+        self.processes.insert(pid, settings, 0)?;
+        if settings.identity != 0 {
+            // Zero would say that there is none.
+            self.told = self.told.checked_add(1).unwrap_or(1);
+            self.layouts.set(0, self.told, 0)?;
+        }
+        Ok(())
     }
 
     /// Tells the probes to leave a socket alone, some [`spantap_common::abi::TURNS_PER_LOOK`] turns from now.

@@ -51,8 +51,8 @@ impl Tier {
         match self {
             Self::A | Self::B => None,
             Self::C => Some(
-                "bytes of io_uring, sendmmsg, recvmmsg and splice show as gaps only, vectors are copied up to 64 segments, \
-                 and every system call of the machine takes some 75 ns longer",
+                "unix sockets are not followed, bytes of io_uring, sendmmsg, recvmmsg and splice show as gaps only, vectors \
+                 are copied up to 64 segments, and every system call of the machine takes some 75 ns longer",
             ),
         }
     }
@@ -68,6 +68,11 @@ impl Tier {
     /// Whether it sees everything that unix sockets move. What it does not see would leave no gap there: only the probes
     /// number the bytes of a unix socket.
     pub const fn sees_unix(self) -> bool {
+        matches!(self, Self::A | Self::B)
+    }
+
+    /// Whether it shows each request of io_uring as it moves bytes.
+    pub const fn sees_rings(self) -> bool {
         matches!(self, Self::A)
     }
 
@@ -99,6 +104,14 @@ pub struct Hook {
     pub since: &'static str,
     /// What the user does not see without it.
     pub loses: &'static str,
+}
+
+impl Hook {
+    /// Whether it sees bytes that nothing but the probes numbers. One such hook without the others would number them
+    /// wrongly.
+    pub fn counts(&self) -> bool {
+        matches!(self.at, At::Exit(UNIX_SEND | UNIX_RECEIVE | UNIX_PAGE))
+    }
 }
 
 /// A kind of place, and which.
@@ -152,6 +165,29 @@ pub const TABLE: &[Hook] = &[
         "until 6.4",
         "when bytes of sendfile(2) were moved",
     ),
+    // The three of unix sockets are used together or not at all: see `Hook::counts`. `bpf_skc_to_unix_sock` came with 5.16
+    // (9eeb3aa33ae0).
+    function(
+        "exit_unix_stream_sendmsg",
+        UNIX_SEND,
+        Need::Optional,
+        "5.16",
+        "bytes that processes write into unix sockets",
+    ),
+    function(
+        "exit_unix_stream_recvmsg",
+        UNIX_RECEIVE,
+        Need::Optional,
+        "5.16",
+        "bytes that processes read from unix sockets",
+    ),
+    function(
+        "exit_unix_stream_sendpage",
+        UNIX_PAGE,
+        Need::WherePresent,
+        "5.16 to 6.4",
+        "bytes of sendfile(2) into unix sockets",
+    ),
     Hook {
         program: "sys_exit",
         at: At::BtfTracepoint("sys_exit"),
@@ -160,6 +196,9 @@ pub const TABLE: &[Hook] = &[
         since: ALWAYS,
         loses: "bytes that processes read and write",
     },
+    ring("io_uring_submit_req", "6.5 or before, after 6.2"),
+    ring("io_uring_poll_arm", ALWAYS),
+    ring("io_uring_complete", ALWAYS),
     lifecycle("inet_sock_set_state", "how connections begin and end: resets, time-outs and closings"),
     lifecycle("tcp_destroy_sock", "the end of connections whose process never read their last bytes"),
     lifecycle("sched_process_fork", "new processes before they run a program"),
@@ -188,6 +227,18 @@ const fn socket_tracepoint(name: &'static str, loses: &'static str) -> Hook {
     }
 }
 
+/// They tell where io_uring finds the bytes that it moves. A program named like its tracepoint.
+const fn ring(name: &'static str, since: &'static str) -> Hook {
+    Hook {
+        program: name,
+        at: At::BtfTracepoint(name),
+        tiers: &[Tier::A],
+        need: Need::Optional,
+        since,
+        loses: "the contents of what io_uring moves",
+    }
+}
+
 const fn function(
     program: &'static str,
     name: &'static str,
@@ -205,6 +256,9 @@ const fn lifecycle(name: &'static str, loses: &'static str) -> Hook {
 
 /// In every kernel that has a ring buffer (5.8, 457f44363a88), below which nothing works.
 const ALWAYS: &str = "5.8";
+const UNIX_SEND: &str = "unix_stream_sendmsg";
+const UNIX_RECEIVE: &str = "unix_stream_recvmsg";
+const UNIX_PAGE: &str = "unix_stream_sendpage";
 const READS: &str = "bytes that processes read";
 const WRITES: &str = "bytes that processes write";
 

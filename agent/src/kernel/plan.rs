@@ -65,7 +65,21 @@ pub fn plan(table: &'static [Hook], features: &Features, tier: Tier) -> Result<V
         };
         Ok(HookVerdict { hook, state })
     };
-    table.iter().map(verdict).collect()
+    let mut verdicts = table.iter().map(verdict).collect::<Result<Vec<_>, _>>()?;
+    keep_counts_whole(&mut verdicts);
+    Ok(verdicts)
+}
+
+/// Gives up the hooks that count ([`Hook::counts`]) where one of them is missing; returns those that were to be used.
+pub fn keep_counts_whole(verdicts: &mut [HookVerdict]) -> Vec<&'static Hook> {
+    let is_missing = |it: &&HookVerdict| it.hook.counts() && matches!(it.state, State::Absent | State::Refused(_));
+    let Some(missing) = verdicts.iter().find(is_missing).map(|it| it.hook.at) else { return Vec::new() };
+    let mut given_up = Vec::new();
+    for verdict in verdicts.iter_mut().filter(|it| it.hook.counts() && it.state == State::Used) {
+        verdict.state = State::Refused(format!("of no use without {missing}"));
+        given_up.push(verdict.hook);
+    }
+    given_up
 }
 
 #[cfg(test)]
@@ -91,25 +105,47 @@ mod tests {
 
     #[test]
     fn a_tier_is_used_where_everything_it_requires_exists() {
-        let newest = without(&["inet_sendpage"]);
+        let newest = without(&["inet_sendpage", "unix_stream_sendpage"]);
         let before_6_3 = without(&["sock_recv_length", "sock_send_length"]);
-        let ipv6_module = without(&["sock_recv_length", "inet6_recvmsg", "inet6_sendmsg", "inet_sendpage"]);
+        let ipv6_module =
+            without(&["sock_recv_length", "inet6_recvmsg", "inet6_sendmsg", "inet_sendpage", "unix_stream_recvmsg"]);
         // Writes before reads.
-        let tracepoints = ["sock_send_length", "sock_recv_length"];
+        let rings = ["io_uring_submit_req", "io_uring_poll_arm", "io_uring_complete"];
+        let tracepoints = [&["sock_send_length", "sock_recv_length"][..], &rings].concat();
         let exits = ["exit_inet_sendmsg", "exit_inet_recvmsg"];
         let both = ["exit_inet_sendmsg", "exit_inet6_sendmsg", "exit_inet_recvmsg", "exit_inet6_recvmsg"];
+        let unix = ["exit_unix_stream_sendmsg", "exit_unix_stream_recvmsg"];
+        let pages = ["exit_inet_sendpage"];
+        let unix_pages = ["exit_unix_stream_sendpage"];
         for (features, tier, programs) in [
             (&newest, Tier::A, Some(tracepoints.to_vec())),
-            (&newest, Tier::B, Some(both.to_vec())),
+            (&newest, Tier::B, Some([&both[..], &unix].concat())),
             (&newest, Tier::C, Some(vec!["sys_exit"])),
             (&before_6_3, Tier::A, None),
-            (&before_6_3, Tier::B, Some([&both[..], &["exit_inet_sendpage"]].concat())),
+            (&before_6_3, Tier::B, Some([&both[..], &pages, &unix, &unix_pages].concat())),
             (&ipv6_module, Tier::B, Some(exits.to_vec())),
             (&without(&["inet_recvmsg"]), Tier::B, None),
             (&without(&["sys_exit"]), Tier::C, None),
         ] {
             assert_eq!(chosen(features, tier), programs, "{tier} of {features:?}");
         }
+    }
+
+    #[test]
+    fn what_counts_is_used_together_or_not_at_all() {
+        let mut verdicts = plan(TABLE, &without(&[]), Tier::B).expect("nothing is missing");
+        assert!(keep_counts_whole(&mut verdicts).is_empty());
+        let counting = verdicts.iter_mut().find(|verdict| verdict.hook.counts()).expect("tier B counts");
+        counting.state = State::Refused("EINVAL".to_owned());
+        let given_up: Vec<_> = keep_counts_whole(&mut verdicts).iter().map(|hook| hook.program).collect();
+        assert_eq!(given_up, ["exit_unix_stream_recvmsg", "exit_unix_stream_sendpage"]);
+        let sentences: Vec<_> = verdicts.iter().filter_map(HookVerdict::sentence).collect();
+        assert_eq!(
+            sentences[1],
+            "function unix_stream_recvmsg could not be attached (of no use without function unix_stream_sendmsg): bytes that \
+             processes read from unix sockets cannot be seen"
+        );
+        assert!(verdicts.iter().all(|verdict| !verdict.hook.counts() || verdict.state != State::Used));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use crate::{
     config::{Config, PrintStyle, Selection},
-    kernel::{Tier, older::Connections},
+    kernel::{HookVerdict, State, Tier, older::Connections, plan::PassedOver},
     time::Timestamp,
     vitals::{Steps, Tally, Vitals},
 };
@@ -20,9 +20,11 @@ pub struct Start<'a> {
     pub kernel: &'a str,
     /// How the probes watch.
     pub tier: Tier,
-    /// Programs attached.
-    pub probes: usize,
-    /// Connections that were there before them.
+    /// The better tiers that this kernel would not have.
+    pub passed_over: &'a [PassedOver],
+    /// What became of each hook.
+    pub verdicts: &'a [HookVerdict],
+    /// Connections that were there before the probes.
     pub older: Connections,
     /// From the program's start to the last attachment.
     pub took: Duration,
@@ -30,19 +32,25 @@ pub struct Start<'a> {
 
 /// The lines at the start, the last one ended.
 pub fn banner(start: &Start<'_>, config: &Config) -> String {
-    let Start { kernel, tier, probes, older, took } = start;
+    let Start { kernel, tier, passed_over, verdicts, older, took } = start;
     // The release up to its patch level: what follows is the distribution's.
     let kernel = kernel.split('-').next().unwrap_or(kernel);
     let kernel = kernel.strip_suffix(".0").filter(|rest| rest.contains('.')).unwrap_or(kernel);
-    let plural = if *probes == 1 { "" } else { "s" };
+    let probes = verdicts.iter().filter(|verdict| verdict.state == State::Used).count();
+    let plural = if probes == 1 { "" } else { "s" };
     let mut text = format!(
         "spantap {} · kernel {kernel} · {tier} · {probes} probe{plural} live in {} ms\n",
         env!("CARGO_PKG_VERSION"),
         took.as_millis()
     );
-    if let Some(shortfall) = tier.shortfall() {
-        text.push_str(&format!("In this tier, {shortfall}.\n"));
+    let mut line = |line: String| text.extend([line.as_str(), "\n"]);
+    for PassedOver { tier, why } in *passed_over {
+        line(format!("No {tier}: {why}."));
     }
+    if let Some(shortfall) = tier.shortfall() {
+        line(format!("In this tier, {shortfall}."));
+    }
+    verdicts.iter().filter_map(HookVerdict::sentence).for_each(|sentence| line(format!("Missing: {sentence}.")));
     if older.total() > 0 {
         text.push_str(&met(older));
     }
@@ -277,7 +285,10 @@ mod tests {
     use spantap_common::{loss::Reason, opaque::Opaque};
 
     use super::*;
-    use crate::config::{Bounds, Colour, Destination, Output, Print, Protocol};
+    use crate::{
+        config::{Bounds, Colour, Destination, Output, Print, Protocol},
+        kernel::hooks::TABLE,
+    };
 
     fn config() -> Config {
         let print = Print { style: PrintStyle::Tree, colour: Colour::Off, terminal: true };
@@ -295,10 +306,38 @@ mod tests {
     }
 
     fn banner_of(config: &Config) -> String {
+        banner_of_probes(config, Tier::A, &[], &[])
+    }
+
+    fn banner_of_probes(config: &Config, tier: Tier, passed_over: &[PassedOver], missing: &[(&str, State)]) -> String {
+        let of_tier = TABLE.iter().filter(|hook| hook.tiers.contains(&tier));
+        let state = |program| missing.iter().find(|(name, _)| *name == program).map(|(_, state)| state.clone());
+        let verdicts: Vec<_> =
+            of_tier.map(|hook| HookVerdict { hook, state: state(hook.program).unwrap_or(State::Used) }).collect();
+        let (kernel, took) = ("6.18.0-1-amd64", Duration::from_millis(180));
         let older = Connections::default();
-        let took = Duration::from_millis(180);
-        banner(&Start { kernel: "6.18.0-1-amd64", tier: Tier::A, probes: 5, older, took }, config)
+        banner(&Start { kernel, tier, passed_over, verdicts: &verdicts, older, took }, config)
             .replace(env!("CARGO_PKG_VERSION"), "VERSION")
+    }
+
+    #[test]
+    fn the_banner_says_what_the_kernel_would_not_have() {
+        let passed_over = [PassedOver { tier: Tier::A, why: "this kernel has no tracepoint sock_send_length".into() }];
+        let missing = [("tcp_destroy_sock", State::Absent), ("sched_process_exec", State::Refused("EINVAL".into()))];
+        let text = banner_of_probes(&config(), Tier::C, &passed_over, &missing);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            [lines[0], lines[1], lines[3], lines[4]],
+            [
+                "spantap VERSION · kernel 6.18 · tier C (system calls' exits) · 5 probes live in 180 ms",
+                "No tier A (socket tracepoints): this kernel has no tracepoint sock_send_length.",
+                "Missing: this kernel has no tracepoint tcp_destroy_sock: the end of connections whose process never read \
+                 their last bytes cannot be seen.",
+                "Missing: tracepoint sched_process_exec could not be attached (EINVAL): programs started after the agent, \
+                 until their first request cannot be seen.",
+            ]
+        );
+        assert!(lines[2].starts_with("In this tier, unix sockets are not followed, "), "{text}");
     }
 
     #[test]
@@ -313,7 +352,7 @@ mod tests {
     #[test]
     fn the_banner_says_what_is_watched_and_where_it_goes() {
         insta::assert_snapshot!(banner_of(&config()), @r"
-        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 5 probes live in 180 ms
+        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 8 probes live in 180 ms
         Watching all processes (narrow it down with --pid, --port or --exe).
         No collector configured: traces are printed here as they finish (export with --otlp http://HOST:4318).
         Ctrl-C stops.
@@ -323,7 +362,7 @@ mod tests {
         config.duration = Some(Duration::from_secs(30));
         config.output.destinations = vec![Destination::new("http://u:p@c:4318/v1/traces", Protocol::HttpProtobuf)];
         insta::assert_snapshot!(banner_of(&config), @r"
-        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 5 probes live in 180 ms
+        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 8 probes live in 180 ms
         Watching pid 7, 8; executable node.
         Exporting to http://c:4318/v1/traces (http/protobuf).
         Printing here as well.
@@ -335,7 +374,7 @@ mod tests {
         config.output = Output::default();
         config.record = Some("x.rec".into());
         insta::assert_snapshot!(banner_of(&config), @r"
-        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 5 probes live in 180 ms
+        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 8 probes live in 180 ms
         Watching pid 7, 8; executable node.
         Recording to x.rec; it holds heads of requests: keep it private.
         Stops after 30 s, or with Ctrl-C.

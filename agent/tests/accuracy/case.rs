@@ -65,10 +65,18 @@ impl Case {
         if !self.late {
             ground.watch()?;
         }
-        match self.run {
-            Run::Script(script) => script.hold(&mut ground)?,
-            Run::Code(code) => code(&mut ground)?,
+        let held = match self.run {
+            Run::Script(script) => script.hold(&mut ground),
+            Run::Code(code) => code(&mut ground),
+        };
+        match (held, ground.verdict()) {
+            (Ok(()), verdict) => verdict,
+            // What the agent has seen of a case that was not held to its end says the most about why.
+            (Err(why), Ok(mut verdict)) => {
+                verdict.fail(why);
+                Ok(verdict)
+            }
+            (Err(why), Err(_)) => Err(why),
         }
-        ground.verdict()
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::{
     agent::{Report, SIGHT_PATH},
+    shortfalls::{Account, Shortfall},
     spans::{Kind, Span},
     truth::Truth,
 };
@@ -42,6 +43,8 @@ pub(crate) struct Verdict {
     pub(crate) faults: Vec<String>,
     /// The farthest that a span's start or end lies outside of what the case measured.
     pub(crate) deviation: Duration,
+    /// Why it could not pass here, and did not.
+    pub(crate) listed: Option<&'static str>,
 }
 
 impl Verdict {
@@ -49,7 +52,36 @@ impl Verdict {
     pub(crate) fn not_run(case: &str, why: String) -> Self {
         let (case, lost) = (case.to_owned(), BTreeMap::new());
         let row = Row { case, expected: 0, captured: 0, duplicated: 0, wrong: 0, lost, passed: false };
-        Self { row, faults: vec![format!("could not be run: {why}")], deviation: Duration::ZERO }
+        Self { row, faults: vec![format!("could not be run: {why}")], deviation: Duration::ZERO, listed: None }
+    }
+
+    /// The verdict on a case that cannot pass here: it does not, nothing of it is wrong, and the agent accounts for it as
+    /// the list says.
+    pub(crate) fn held_against(mut self, shortfall: &Shortfall) -> Self {
+        let Row { wrong, duplicated, ref lost, passed, .. } = self.row;
+        let mut faults = Vec::new();
+        let mut require = |holds: bool, fault: String| faults.extend((!holds).then_some(fault));
+        require(!passed, "passes, although it is on the list of those that cannot".to_owned());
+        require(wrong == 0 && duplicated == 0, format!("{wrong} spans are wrong and {duplicated} too many"));
+        match shortfall.account {
+            Account::Unseen => require(lost.is_empty(), format!("lost {lost:?} instead of unseen")),
+            Account::Lost(reason) => require(lost.contains_key(reason), format!("no loss {reason} in {lost:?}")),
+        }
+        self.listed = faults.is_empty().then_some(shortfall.why);
+        if self.listed.is_some() {
+            self.faults.clear();
+        }
+        self.faults.extend(faults);
+        self
+    }
+
+    /// In a word.
+    pub(crate) fn outcome(&self) -> &'static str {
+        match (self.row.passed, self.listed) {
+            (_, Some(_)) => "listed",
+            (true, None) if self.faults.is_empty() => "passed",
+            (_, None) => "FAILED",
+        }
     }
 
     /// Something that only the case itself can see is not as it has to be.
@@ -99,7 +131,7 @@ pub(crate) fn judge(case: &str, truths: &[Truth], report: &Report) -> Verdict {
         lost: summary.lost.clone(),
         passed: faults.is_empty(),
     };
-    Verdict { row, faults, deviation }
+    Verdict { row, faults, deviation, listed: None }
 }
 
 /// Whether `span` is one of the request that `truth` is about.
@@ -160,6 +192,8 @@ const TOLERANCE: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests {
+    use spantap::kernel::Tier;
+
     use super::*;
     use crate::{agent::Summary, truth::Window};
 
@@ -194,9 +228,13 @@ mod tests {
     }
 
     fn judged(spans: Vec<Span>, lost: &[(&str, u64)]) -> Row {
+        verdict(spans, lost).row
+    }
+
+    fn verdict(spans: Vec<Span>, lost: &[(&str, u64)]) -> Verdict {
         let lost: BTreeMap<_, _> = lost.iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect();
         let summary = Summary { requests: spans.len() as u64, spans: spans.len() as u64, lost, ..Summary::default() };
-        judge("c", &[truth(Kind::Client), truth(Kind::Server)], &Report { spans, summary }).row
+        judge("c", &[truth(Kind::Client), truth(Kind::Server)], &Report { spans, summary })
     }
 
     #[test]
@@ -223,6 +261,27 @@ mod tests {
     fn a_loss_fails() {
         let row = judged(vec![span(Kind::Client), span(Kind::Server)], &[("gap", 1)]);
         assert_eq!((row.captured, row.passed), (2, false));
+    }
+
+    #[test]
+    fn what_cannot_pass_may_not_pass_nor_be_wrong_nor_be_missing_otherwise_than_listed() {
+        let spoilt = || Span { status: Some(499), ..span(Kind::Server) };
+        let child = || Span { parent: Some("Client".into()), ..span(Kind::Server) };
+        for (spans, lost, account, outcome) in [
+            (vec![], &[][..], Account::Unseen, "listed"),
+            (vec![span(Kind::Client)], &[("gap", 1)], Account::Lost("gap"), "listed"),
+            (vec![], &[("gap", 1)], Account::Unseen, "FAILED"),
+            (vec![], &[], Account::Lost("gap"), "FAILED"),
+            (vec![span(Kind::Client), child()], &[], Account::Unseen, "FAILED"),
+            (vec![span(Kind::Client), spoilt()], &[], Account::Unseen, "FAILED"),
+            (vec![span(Kind::Client), span(Kind::Client)], &[], Account::Unseen, "FAILED"),
+        ] {
+            let said = format!("{spans:?} {lost:?} {account:?}");
+            let verdict = verdict(spans, lost);
+            let listed = verdict.held_against(&Shortfall { tier: Tier::C, cases: &["c"], why: "", account });
+            assert_eq!(listed.outcome(), outcome, "{said}");
+            assert_eq!(listed.faults.is_empty(), outcome == "listed", "{said}: {:?}", listed.faults);
+        }
     }
 
     #[test]

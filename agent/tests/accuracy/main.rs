@@ -25,6 +25,7 @@ mod ground;
 mod judge;
 mod programs;
 mod script;
+mod shortfalls;
 mod table;
 mod talk;
 mod truth;
@@ -36,7 +37,15 @@ use std::{
     time::Instant,
 };
 
-use crate::{case::Case, cases::catalogue, judge::Verdict, process::is_root};
+use crate::{
+    case::Case,
+    cases::catalogue,
+    judge::Verdict,
+    process::is_root,
+    programs::{Runtime, is_installed},
+    shortfalls::{SHORTFALLS, shortfall},
+};
+use spantap::kernel::Tier;
 
 #[test]
 fn what_is_captured_is_exact() {
@@ -45,6 +54,7 @@ fn what_is_captured_is_exact() {
     if !is_root() {
         return say("SKIPPED the catalogue of capture: loading probes needs root");
     }
+    let tier = tier().unwrap_or_else(|why| panic!("{why}"));
     let (mut verdicts, mut failures) = (Vec::new(), Vec::new());
     for case in chosen {
         if let Some(program) = case.missing_program() {
@@ -53,7 +63,14 @@ fn what_is_captured_is_exact() {
         }
         let start = Instant::now();
         let verdict = case.run().unwrap_or_else(|why| Verdict::not_run(case.name, why));
+        let verdict = match shortfall(tier, case.name) {
+            Some(shortfall) => verdict.held_against(shortfall),
+            None => verdict,
+        };
         failures.extend(verdict.faults.iter().map(|fault| format!("{}: {fault}", case.name)));
+        // A booted machine is given up when it says nothing for long.
+        let fault = verdict.faults.first().map(|fault| format!(": {fault}")).unwrap_or_default();
+        say(&format!("CASE {} {}{fault}", case.name, verdict.outcome()));
         verdicts.push((verdict, start.elapsed()));
     }
     say(&format!("\n{}", table::text(&verdicts)));
@@ -68,11 +85,43 @@ fn what_is_captured_is_exact() {
 }
 
 #[test]
+fn what_cannot_pass_is_in_the_catalogue_and_in_the_list_once() {
+    let names: BTreeSet<_> = catalogue().map(|case| case.name).collect();
+    let listed: Vec<_> = SHORTFALLS.iter().flat_map(|it| it.cases.iter().map(|case| (it.tier, *case))).collect();
+    assert!(listed.iter().all(|(_, case)| names.contains(case)), "{listed:?}");
+    assert_eq!(listed.iter().collect::<BTreeSet<_>>().len(), listed.len(), "{listed:?}");
+}
+
+#[test]
+fn the_services_can_be_built() {
+    for runtime in
+        [Runtime::C, Runtime::Go, Runtime::Rust].into_iter().filter(|runtime| is_installed(runtime.compiler()))
+    {
+        runtime.command().unwrap_or_else(|why| panic!("{why}"));
+    }
+}
+
+#[test]
 fn every_case_has_a_name_of_its_own() {
     let names: Vec<_> = catalogue().map(|case| case.name).collect();
     assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
     let plain = |name: &&str| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b));
     assert!(names.iter().all(plain), "a name is part of paths and command lines: {names:?}");
+}
+
+/// The tier in which the agent watches here: the one that is forced, or the one it says.
+fn tier() -> Result<Tier, String> {
+    if let Ok(name) = env::var("SPANTAP_TIER") {
+        return Tier::named(&name).ok_or_else(|| format!("SPANTAP_TIER={name} names no tier"));
+    }
+    let output = agent::command(&["doctor", "--json"], &[]).output().map_err(|e| format!("start spantap: {e}"))?;
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|e| format!("spantap doctor: {e}"))?;
+    let checks = said["checks"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let finding = |check: &serde_json::Value| {
+        let found = (check["name"] == "tier").then(|| check["finding"].as_str())??;
+        found.strip_prefix("tier ")?.get(..1).and_then(Tier::named)
+    };
+    checks.iter().find_map(finding).ok_or_else(|| format!("spantap doctor names no tier: {said}"))
 }
 
 /// The cases that `wanted` names.

@@ -6,6 +6,7 @@
 //! 100 ms; `big` is a mebibyte. What the services are for is the business of the cases.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
@@ -92,6 +93,18 @@ impl Runtime {
         })
     }
 
+    /// What turns its source into a program, beforehand or each time.
+    pub(crate) fn compiler(self) -> &'static str {
+        match self {
+            Self::C => "cc",
+            Self::Python => "python3",
+            Self::Node => "node",
+            Self::Go => "go",
+            Self::Java => "java",
+            Self::Rust => "rustc",
+        }
+    }
+
     fn label(self) -> &'static str {
         match self {
             Self::C => "the service in C",
@@ -110,8 +123,13 @@ pub(crate) fn is_installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
+/// The program made of `script`, made now unless it is newer: a booted machine reads it and has nowhere to write it.
 fn built(compiler: &str, arguments: &[&str], name: &str, script: &str) -> Result<PathBuf, String> {
     let binary = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let changed = |file: &Path| fs::metadata(file).and_then(|facts| facts.modified()).ok();
+    if changed(&binary).is_some_and(|binary| changed(&source(script)).is_some_and(|source| source < binary)) {
+        return Ok(binary);
+    }
     let output = Command::new(compiler)
         .args(arguments)
         .args([&binary, &source(script)])

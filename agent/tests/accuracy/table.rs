@@ -3,7 +3,7 @@
 //!
 //! In: verdicts, and how long each took. Out: text with a line a case, or a JSON list of their rows. It decides nothing.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use crate::judge::Verdict;
 
@@ -11,7 +11,8 @@ use crate::judge::Verdict;
 pub(crate) fn text(verdicts: &[(Verdict, Duration)]) -> String {
     let headings = ["case", "expected", "captured", "duplicated", "wrong", "lost", "|Δt| max", "took", "passed"];
     let mut lines = vec![headings.map(str::to_owned).to_vec()];
-    for (Verdict { row, deviation, .. }, took) in verdicts {
+    for (verdict, took) in verdicts {
+        let Verdict { row, deviation, .. } = verdict;
         let lost: Vec<_> = row.lost.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
         lines.push(vec![
             row.case.clone(),
@@ -22,11 +23,17 @@ pub(crate) fn text(verdicts: &[(Verdict, Duration)]) -> String {
             if lost.is_empty() { "-".to_owned() } else { lost.join(", ") },
             format!("{:.2} ms", deviation.as_secs_f64() * 1e3),
             format!("{:.1} s", took.as_secs_f64()),
-            if row.passed { "yes" } else { "NO" }.to_owned(),
+            if verdict.outcome() == "passed" { "yes" } else { verdict.outcome() }.to_owned(),
         ]);
     }
-    let passed = verdicts.iter().filter(|(verdict, _)| verdict.row.passed).count();
-    format!("{}{passed} of {} cases passed\n", aligned(&lines), verdicts.len())
+    let passed = verdicts.iter().filter(|(verdict, _)| verdict.outcome() == "passed").count();
+    let mut text = format!("{}{passed} of {} cases passed\n", aligned(&lines), verdicts.len());
+    let listed: BTreeSet<_> = verdicts.iter().filter_map(|(verdict, _)| verdict.listed).collect();
+    for why in listed {
+        let cases = verdicts.iter().filter(|(verdict, _)| verdict.listed == Some(why));
+        text += &format!("{} cannot pass in this tier, as KERNELS.md says: {why}\n", cases.count());
+    }
+    text
 }
 
 /// The same for machines.

@@ -10,6 +10,7 @@ use object::{Endianness, Object, read::elf::ElfFile64};
 use super::Purpose;
 use crate::{
     command::{answer, cargo, find},
+    share::daemon,
     toolchain::Toolchain,
 };
 
@@ -145,6 +146,16 @@ pub(crate) const NEEDS: &[Need] = &[
         packages: &["qemu-system-x86"],
         then: None,
         otherwise: "install QEMU's x86 system emulator",
+    },
+    Need {
+        name: "virtiofsd",
+        why: "lends a booted machine this one's programs",
+        takes: "ten seconds",
+        purpose: Purpose::Vm,
+        found: Found::If(|| daemon().is_some()),
+        packages: &["virtiofsd"],
+        then: None,
+        otherwise: "install virtiofsd, into /usr/libexec",
     },
     Need {
         name: "static busybox",
