@@ -50,8 +50,7 @@ impl Shape {
 /// What a call that returns a number of bytes does to the descriptor in its first argument.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Moves {
-    /// Nothing that its result would tell: every other call, and those that return a number of messages (sendmmsg,
-    /// recvmmsg).
+    /// Nothing that its result would tell: every other call.
     Nothing,
     /// It reads: read, readv and their kin.
     Reads,
@@ -61,6 +60,8 @@ pub enum Moves {
     ReceivesByThird,
     /// It reads, by the flags in its fourth argument: recvfrom.
     ReceivesByFourth,
+    /// It reads or writes, and returns a number of messages instead of bytes: sendmmsg, recvmmsg.
+    Messages,
 }
 
 impl Moves {
@@ -72,6 +73,7 @@ impl Moves {
             Self::Writes => 2,
             Self::ReceivesByThird => 3,
             Self::ReceivesByFourth => 4,
+            Self::Messages => 5,
         }
     }
 
@@ -83,15 +85,16 @@ impl Moves {
             2 => Self::Writes,
             3 => Self::ReceivesByThird,
             4 => Self::ReceivesByFourth,
+            5 => Self::Messages,
             _ => Self::Nothing,
         }
     }
 
-    /// Which way the bytes go.
+    /// Which way the bytes go whose number it returns.
     #[inline(always)]
     pub const fn direction(self) -> Option<Direction> {
         match self {
-            Self::Nothing => None,
+            Self::Nothing | Self::Messages => None,
             Self::Writes => Some(Direction::Write),
             Self::Reads | Self::ReceivesByThird | Self::ReceivesByFourth => Some(Direction::Read),
         }
@@ -112,7 +115,14 @@ mod tests {
 
     #[test]
     fn what_a_call_moves_survives_the_table() {
-        for moves in [Moves::Nothing, Moves::Reads, Moves::Writes, Moves::ReceivesByThird, Moves::ReceivesByFourth] {
+        for moves in [
+            Moves::Nothing,
+            Moves::Reads,
+            Moves::Writes,
+            Moves::ReceivesByThird,
+            Moves::ReceivesByFourth,
+            Moves::Messages,
+        ] {
             assert_eq!(Moves::from_wire(moves.to_wire()), moves);
         }
         assert_eq!(Moves::from_wire(200), Moves::Nothing);

@@ -13,6 +13,8 @@ pub enum Kind {
     Cpython = 1,
     /// [`Go`].
     Go = 2,
+    /// [`Node`].
+    Node = 3,
 }
 
 impl Kind {
@@ -21,6 +23,7 @@ impl Kind {
         match raw {
             1 => Some(Self::Cpython),
             2 => Some(Self::Go),
+            3 => Some(Self::Node),
             _ => None,
         }
     }
@@ -105,6 +108,39 @@ impl Go {
     }
 }
 
+/// Where the main thread of Node keeps its async ids, and libuv the handles of its connections.
+///
+/// Identity where it writes a response: `executionAsyncId` · `triggerAsyncId` · ids given out so far. Identity anywhere else: the
+/// async id of the connection's handle · the id of the callback that made the handle, or that took it out of a pool · ids given
+/// out so far. Each is the double that Node keeps. All zero in other threads, whose ids are others.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Node {
+    /// Address of `async_id_fields`: the two ids of what runs, and the count.
+    pub ids: u64,
+    /// Address of the thread's `uv_loop_t`.
+    pub event_loop: u64,
+    /// Offset of `AsyncWrap::async_id_` in the object that a handle's `data` points to; `trigger_async_id_` follows.
+    pub wrap: u16,
+}
+
+impl Node {
+    /// Offset of `uv_loop_t.watchers`, by descriptor; `nwatchers` follows. libuv keeps its layout since 1.0.
+    pub const WATCHERS: u16 = 104;
+    /// Offset of `uv_stream_t.io_watcher`.
+    pub const WATCHER: u16 = 136;
+
+    /// As arguments.
+    pub const fn to_arguments(self) -> Arguments {
+        [self.ids, self.event_loop, self.wrap as u64, 0, 0, 0]
+    }
+
+    /// Of arguments.
+    #[inline(always)]
+    pub const fn from_arguments([ids, event_loop, wrap, ..]: Arguments) -> Self {
+        Self { ids, event_loop, wrap: wrap as u16 }
+    }
+}
+
 const fn pack([a, b, c, d]: [u16; 4]) -> u64 {
     a as u64 | (b as u64) << 16 | (c as u64) << 32 | (d as u64) << 48
 }
@@ -116,7 +152,7 @@ const fn unpack(word: u64) -> [u16; 4] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cpython, Go};
+    use super::{Cpython, Go, Node};
 
     #[test]
     fn layouts_survive_the_settings() {
@@ -135,5 +171,7 @@ mod tests {
             receivers: u16::MAX,
         };
         assert_eq!(Go::from_arguments(layout.to_arguments()), layout);
+        let layout = Node { ids: 1 << 40, event_loop: 1 << 24, wrap: 40 };
+        assert_eq!(Node::from_arguments(layout.to_arguments()), layout);
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! Which task of its runtime the current thread is running: a coroutine, a goroutine.
+//! Which task of its runtime the current thread is running: a coroutine, a goroutine, a callback.
 //!
 //! In: the current thread, and the layout that the agent has found in its process. Out: three words for a record, all zero
 //! where no layout is known or the process's memory does not read like it. It follows a fixed number of pointers,
@@ -10,7 +10,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_user};
 use spantap_common::{
     event::data::Direction,
-    identity::{Cpython, Go, Kind},
+    identity::{Arguments, Cpython, Go, Kind, Node},
 };
 
 use crate::{
@@ -23,20 +23,20 @@ use crate::{
 /// What a record says of its task: see [`spantap_common::identity`].
 pub(crate) type Identity = [u64; 3];
 
-/// The current thread's task, if its process is one whose layout is known. It has moved bytes of the connection with this
-/// state.
+/// The current thread's task, if its process is one whose layout is known. It has moved bytes in this direction, of the connection
+/// with this state.
 #[inline(always)]
-pub(crate) fn identity(registers: Registers, state: &mut State) -> Identity {
+pub(crate) fn identity(registers: Registers, direction: Direction, state: &mut State) -> Identity {
     let mut identity = MaybeUninit::<Identity>::uninit();
-    read(registers, state, identity.as_mut_ptr());
+    read(registers, direction.to_wire(), state, identity.as_mut_ptr());
     // SAFETY: `read` writes all three words on every way.
     unsafe { identity.assume_init() }
 }
 
 /// A function of its own to the verifier, so that whichever way it went, its caller goes on in the same state.
 #[inline(never)]
-fn read(registers: Registers, state: &mut State, into: *mut Identity) {
-    let found = look(registers, state).unwrap_or([0; 3]);
+fn read(registers: Registers, direction: u8, state: &mut State, into: *mut Identity) {
+    let found = look(registers, direction, state).unwrap_or([0; 3]);
     for (index, word) in found.into_iter().enumerate() {
         // SAFETY: the caller's room for three words. Volatile, so that LLVM makes no call of memset of it.
         unsafe { into.cast::<u64>().add(index).write_volatile(word) };
@@ -44,9 +44,10 @@ fn read(registers: Registers, state: &mut State, into: *mut Identity) {
 }
 
 #[inline(always)]
-fn look(registers: Registers, state: &mut State) -> Option<Identity> {
+fn look(registers: Registers, direction: u8, state: &mut State) -> Option<Identity> {
     let layouts = *LAYOUTS.get(0)?;
-    let process = task::tgid(bpf_get_current_pid_tgid());
+    let thread = bpf_get_current_pid_tgid();
+    let process = task::tgid(thread);
     // Most services are of no such runtime, and a look into the table for each of their calls is a tenth of its cost.
     if layouts == 0 || (state.plain_process == process && state.plain_since == layouts) {
         return None;
@@ -67,6 +68,11 @@ fn look(registers: Registers, state: &mut State) -> Option<Identity> {
     match kind {
         Kind::Cpython => cpython(Cpython::from_arguments(arguments)),
         Kind::Go => go(Go::from_arguments(arguments), registers, Direction::from_wire(state.requests)?),
+        Kind::Node if thread as u32 != process => None,
+        Kind::Node => {
+            let responds = state.requests == Direction::Read.to_wire() && direction == Direction::Write.to_wire();
+            node(arguments, if responds { None } else { Some(registers.first()) })
+        }
     }
 }
 
@@ -128,6 +134,31 @@ fn waiting(layout: Go, channel: u64) -> Option<u64> {
         0 => None,
         first => at(first, 0),
     }
+}
+
+/// What runs, or whose the connection behind a descriptor is.
+#[inline(always)]
+fn node(arguments: Arguments, descriptor: Option<u64>) -> Option<Identity> {
+    let layout = Node::from_arguments(arguments);
+    let given = at(layout.ids, 16)?;
+    let [first, second] = match descriptor {
+        None => [word(layout.ids)?, at(layout.ids, 8)?],
+        Some(descriptor) => connection(layout, descriptor).unwrap_or([0; 2]),
+    };
+    Some([first, second, given])
+}
+
+/// The two ids of the handle behind a descriptor.
+#[inline(always)]
+fn connection(layout: Node, descriptor: u64) -> Option<[u64; 2]> {
+    if descriptor >= at(layout.event_loop, Node::WATCHERS + 8)? as u32 as u64 {
+        return None;
+    }
+    let watchers = at(layout.event_loop, Node::WATCHERS)?;
+    let watcher = word(watchers.wrapping_add(8 * descriptor))?;
+    // A handle begins with `data`: the object that has it.
+    let object = word(watcher.wrapping_sub(Node::WATCHER.into()))?;
+    Some([at(object, layout.wrap)?, at(object, layout.wrap + 8)?])
 }
 
 /// The word at `offset` of what is at `address`.

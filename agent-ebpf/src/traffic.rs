@@ -62,18 +62,7 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
             (Direction::Write, _) => None,
         };
     }
-    let state = socket::find(sock).or_else(|| socket::find_or_make(sock))?;
-    if state.verdict == IGNORED {
-        return None;
-    }
-    if state.verdict == UNKNOWN {
-        state.cookie = sock.cookie();
-        state.verdict = socket::judge(sock, stream);
-        if state.verdict == IGNORED {
-            return None;
-        }
-    }
-
+    let state = judged(sock, stream)?;
     let length = returned as u32;
     let reached = match stream {
         Stream::Tcp => sock.positions(state.fin_sent != 0)?,
@@ -102,12 +91,35 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     if state.last_direction != direction.to_wire() && socket::unwanted(state, reached).is_some() {
         return None;
     }
-    let identity = runtime::identity(registers, state);
+    let identity = runtime::identity(registers, direction, state);
     payload::capture(state, buffers, Moved::new(state.cookie, direction, before, length, identity));
     if let Direction::Read = direction {
         socket::caught_up(sock, state);
     }
     Some(())
+}
+
+/// A call moved bytes through the socket of which nothing is known, not even how many. Behind others they show as a gap; as
+/// the first ones they may have been a request.
+#[inline(always)]
+pub(crate) fn hidden(sock: Sock) -> Option<()> {
+    let stream = sock.stream(Streams::Tcp)?;
+    let state = judged(sock, stream)?;
+    if state.verdict == PROBING && !is_in_the_middle(state) {
+        unseen(state, Reason::UnsupportedPath);
+    }
+    Some(())
+}
+
+/// The socket's state, unless it is left alone: now is the time to judge it.
+#[inline(always)]
+fn judged(sock: Sock, stream: Stream) -> Option<&'static mut State> {
+    let state = socket::find(sock).or_else(|| socket::find_or_make(sock))?;
+    if state.verdict == UNKNOWN {
+        state.cookie = sock.cookie();
+        state.verdict = socket::judge(sock, stream);
+    }
+    (state.verdict != IGNORED).then_some(state)
 }
 
 /// Compares the call's first bytes with the beginning of a request. Some: they are to be captured.

@@ -649,7 +649,7 @@ fn settings(verdict: Verdict) -> ProcessSettings {
 const GRACE: Duration = Duration::from_secs(2);
 
 /// How long the start may take for first looks into processes that run already: some milliseconds each.
-const FIRST_LOOKS: Duration = Duration::from_millis(250);
+const FIRST_LOOKS: Duration = Duration::from_millis(500);
 
 /// Between two looks at the probes' counters, each of them a system call: soon enough for a warning.
 const READ_LOSSES: Duration = Duration::from_secs(1);

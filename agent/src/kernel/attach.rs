@@ -356,6 +356,7 @@ const MOVES: &[(Moves, &[libc::c_long])] = &[
     ),
     (Moves::ReceivesByThird, &[libc::SYS_recvmsg]),
     (Moves::ReceivesByFourth, &[libc::SYS_recvfrom]),
+    (Moves::Messages, &[libc::SYS_sendmmsg, libc::SYS_recvmmsg]),
 ];
 
 /// The probes, embedded by `build.rs`; empty when they were not built. Aligned as an ELF parser wants it.
@@ -382,7 +383,7 @@ mod tests {
             }
         }
         assert_eq!(shapes[index(&libc::SYS_sendfile)], Shape::Hidden.to_wire());
-        assert_eq!(moves[index(&libc::SYS_sendmmsg)], Moves::Nothing.to_wire());
+        assert_eq!(moves[index(&libc::SYS_splice)], Moves::Nothing.to_wire());
     }
 
     #[test]

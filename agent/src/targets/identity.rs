@@ -9,11 +9,12 @@ mod cpython;
 mod finder;
 mod go;
 mod memory;
+mod node;
 
 use std::path::Path;
 
 use spantap_common::{
-    identity::{Cpython, Go, Kind},
+    identity::{Cpython, Go, Kind, Node},
     settings::ProcessSettings,
 };
 
@@ -29,6 +30,8 @@ pub enum Layout {
     Cpython(Cpython),
     /// Of Go.
     Go(Go),
+    /// Of Node.
+    Node(Node),
 }
 
 impl Layout {
@@ -37,6 +40,7 @@ impl Layout {
         let (kind, identity_arguments) = match self {
             Self::Cpython(layout) => (Kind::Cpython, layout.to_arguments()),
             Self::Go(layout) => (Kind::Go, layout.to_arguments()),
+            Self::Node(layout) => (Kind::Node, layout.to_arguments()),
         };
         ProcessSettings { identity: kind as u32, identity_arguments, ..settings }
     }
@@ -54,7 +58,7 @@ pub enum Unknown {
 /// Whether there is anything to find in a process of this runtime.
 pub fn is_known(runtime: Runtime) -> bool {
     // The thread pointer of other architectures leads elsewhere, and Go's stack frames differ: nothing of it was seen there.
-    cfg!(target_arch = "x86_64") && matches!(runtime, Runtime::Python | Runtime::Go)
+    cfg!(target_arch = "x86_64") && matches!(runtime, Runtime::Python | Runtime::Go | Runtime::Node)
 }
 
 /// Looks into the process whose directory in `/proc` is `process`.
@@ -66,6 +70,7 @@ fn find(process: &Path, runtime: Runtime) -> Result<Layout, Unknown> {
     match runtime {
         Runtime::Python => cpython::find(process, &memory).map(Layout::Cpython),
         Runtime::Go => go::find(process, &memory).map(Layout::Go),
+        Runtime::Node => node::find(&memory).map(Layout::Node),
         _ => Err(Unknown::Never("nothing is known of its runtime")),
     }
 }

@@ -15,6 +15,7 @@
 //! own end.
 
 mod act;
+mod callbacks;
 mod content;
 mod header;
 mod order;
@@ -33,6 +34,7 @@ use smallvec::SmallVec;
 
 pub(crate) use self::act::{Act, What};
 use self::{
+    callbacks::Callbacks,
     content::Content,
     header::Header,
     order::Order,
@@ -55,7 +57,7 @@ fn evidence(runtime: Runtime) -> Vec<Box<dyn Source>> {
         // Go runs goroutines on whichever thread is free: 71 of 86 calls were wrong by thread at 8 connections (2026-11).
         Runtime::Go => [header()].into_iter().chain(tasks()).chain([content()]).collect(),
         // One thread runs everything.
-        Runtime::Node => vec![header(), content(), turns()],
+        Runtime::Node => vec![header(), Box::new(Callbacks::default()), content(), turns()],
         // asyncio has queues of its own, and everything that is woken by one response is answered in one go.
         Runtime::Python => {
             let turns = Box::new(Turns::of_a_scheduler()) as Box<dyn Source>;
