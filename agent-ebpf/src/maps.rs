@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Every map, with its writer, its reader, its capacity and what happens when it is full.
 
+use core::ptr;
+
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::SkStorage,
+    helpers::generated::bpf_sk_storage_get,
     macros::{btf_map, map},
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
@@ -17,6 +20,7 @@ use spantap_common::{
     settings::ProcessSettings,
 };
 
+use crate::kernel::Sock;
 use crate::state::{Batch, Counted, Ends, State};
 
 /// Records. Written by every probe, read by the agent. Full: the record is dropped and `LOST[RingFull]` counts it.
@@ -86,3 +90,20 @@ pub(crate) static UNWANTED: LruHashMap<u64, u8> = LruHashMap::with_max_entries(M
 /// goes with the last message of its call. Full: the message is counted by its length, and `LOST[UnsupportedPath]`.
 #[map]
 pub(crate) static BATCHES: HashMap<u64, Batch> = HashMap::with_max_entries(MAX_BATCHES, 0);
+
+/// A value that lives in a socket; with `BPF_SK_STORAGE_GET_F_CREATE` in `flags` it is made, of zeros, if need be.
+///
+/// `T` must be valid for every bit pattern, and be prepared for two CPUs at once: see at the types.
+#[expect(
+    clippy::mut_from_ref,
+    reason = "the value is in the kernel's memory, not behind the static that names the map"
+)]
+#[inline(always)]
+pub(crate) fn in_socket<T>(map: &'static SkStorage<T>, sock: Sock, flags: u64) -> Option<&'static mut T> {
+    let map = (&raw const *map).cast_mut().cast();
+    // SAFETY: the helper takes the map, the trusted pointer and, for a new value, zeros. aya's own wrapper takes another
+    // kind of context.
+    let value = unsafe { bpf_sk_storage_get(map, sock.as_ptr().cast_mut().cast(), ptr::null_mut(), flags) };
+    // SAFETY: the value lives until the program returns (RCU).
+    unsafe { value.cast::<T>().as_mut() }
+}
