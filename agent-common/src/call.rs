@@ -9,7 +9,7 @@ use crate::event::data::Direction;
 /// Where the bytes of a call are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Shape {
-    /// Not told by the registers: sendfile, splice, io_uring.
+    /// Not told by the registers: sendfile, splice.
     Hidden,
     /// The second argument is the buffer: read, write, sendto, recvfrom.
     Buffer,
@@ -20,6 +20,8 @@ pub enum Shape {
     /// The second argument is an array of `struct mmsghdr`, the third its length: sendmmsg, recvmmsg. Which of them it
     /// is that has just moved is for the probes to count.
     Messages,
+    /// Told by requests of io_uring, which the call submits or waits for.
+    Ring,
 }
 
 impl Shape {
@@ -31,6 +33,7 @@ impl Shape {
             Self::Vector => 2,
             Self::Message => 3,
             Self::Messages => 4,
+            Self::Ring => 5,
         }
     }
 
@@ -42,6 +45,7 @@ impl Shape {
             2 => Self::Vector,
             3 => Self::Message,
             4 => Self::Messages,
+            5 => Self::Ring,
             _ => Self::Hidden,
         }
     }
@@ -107,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_shape_survives_the_table() {
-        for shape in [Shape::Hidden, Shape::Buffer, Shape::Vector, Shape::Message, Shape::Messages] {
+        for shape in [Shape::Hidden, Shape::Buffer, Shape::Vector, Shape::Message, Shape::Messages, Shape::Ring] {
             assert_eq!(Shape::from_wire(shape.to_wire()), shape);
         }
         assert_eq!(Shape::from_wire(200), Shape::Hidden);
