@@ -85,3 +85,10 @@ pub const MAX_AGENT_CONNECTIONS: u32 = 1024;
 /// Seconds after which a silent unix socket is introduced again. No kernel tells tracing programs that a unix socket was
 /// closed, so user space forgets those that are silent for twice as long.
 pub const UNIX_SILENCE: u32 = 10;
+
+/// Threads that use io_uring at one time; of others, what they move is seen by its length. 1 MiB of memory.
+pub const MAX_RING_TASKS: u32 = 8192;
+
+/// Requests of io_uring that wait for a socket at one time: about one a connection of the servers that use it. 2 MiB of
+/// memory.
+pub const MAX_RING_WAITS: u32 = 16 << 10;

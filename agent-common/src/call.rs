@@ -9,7 +9,7 @@ use crate::event::data::Direction;
 /// Where the bytes of a call are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Shape {
-    /// Not told by the registers: sendfile, splice, io_uring.
+    /// Not told by the registers: sendfile, splice.
     Hidden,
     /// The second argument is the buffer: read, write, sendto, recvfrom.
     Buffer,
@@ -20,6 +20,8 @@ pub enum Shape {
     /// The second argument is an array of `struct mmsghdr`, the third its length: sendmmsg, recvmmsg. Which of them it
     /// is that has just moved is for the probes to count.
     Messages,
+    /// Told by requests of io_uring, which the call submits or waits for.
+    Ring,
 }
 
 impl Shape {
@@ -31,6 +33,7 @@ impl Shape {
             Self::Vector => 2,
             Self::Message => 3,
             Self::Messages => 4,
+            Self::Ring => 5,
         }
     }
 
@@ -42,6 +45,7 @@ impl Shape {
             2 => Self::Vector,
             3 => Self::Message,
             4 => Self::Messages,
+            5 => Self::Ring,
             _ => Self::Hidden,
         }
     }
@@ -50,8 +54,7 @@ impl Shape {
 /// What a call that returns a number of bytes does to the descriptor in its first argument.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Moves {
-    /// Nothing that its result would tell: every other call, and those that return a number of messages (sendmmsg,
-    /// recvmmsg).
+    /// Nothing that its result would tell: every other call.
     Nothing,
     /// It reads: read, readv and their kin.
     Reads,
@@ -61,6 +64,8 @@ pub enum Moves {
     ReceivesByThird,
     /// It reads, by the flags in its fourth argument: recvfrom.
     ReceivesByFourth,
+    /// It reads or writes, and returns a number of messages instead of bytes: sendmmsg, recvmmsg.
+    Messages,
 }
 
 impl Moves {
@@ -72,6 +77,7 @@ impl Moves {
             Self::Writes => 2,
             Self::ReceivesByThird => 3,
             Self::ReceivesByFourth => 4,
+            Self::Messages => 5,
         }
     }
 
@@ -83,15 +89,16 @@ impl Moves {
             2 => Self::Writes,
             3 => Self::ReceivesByThird,
             4 => Self::ReceivesByFourth,
+            5 => Self::Messages,
             _ => Self::Nothing,
         }
     }
 
-    /// Which way the bytes go.
+    /// Which way the bytes go whose number it returns.
     #[inline(always)]
     pub const fn direction(self) -> Option<Direction> {
         match self {
-            Self::Nothing => None,
+            Self::Nothing | Self::Messages => None,
             Self::Writes => Some(Direction::Write),
             Self::Reads | Self::ReceivesByThird | Self::ReceivesByFourth => Some(Direction::Read),
         }
@@ -104,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_shape_survives_the_table() {
-        for shape in [Shape::Hidden, Shape::Buffer, Shape::Vector, Shape::Message, Shape::Messages] {
+        for shape in [Shape::Hidden, Shape::Buffer, Shape::Vector, Shape::Message, Shape::Messages, Shape::Ring] {
             assert_eq!(Shape::from_wire(shape.to_wire()), shape);
         }
         assert_eq!(Shape::from_wire(200), Shape::Hidden);
@@ -112,7 +119,14 @@ mod tests {
 
     #[test]
     fn what_a_call_moves_survives_the_table() {
-        for moves in [Moves::Nothing, Moves::Reads, Moves::Writes, Moves::ReceivesByThird, Moves::ReceivesByFourth] {
+        for moves in [
+            Moves::Nothing,
+            Moves::Reads,
+            Moves::Writes,
+            Moves::ReceivesByThird,
+            Moves::ReceivesByFourth,
+            Moves::Messages,
+        ] {
             assert_eq!(Moves::from_wire(moves.to_wire()), moves);
         }
         assert_eq!(Moves::from_wire(200), Moves::Nothing);

@@ -9,7 +9,11 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use spantap_common::{abi::MAX_SUMMED, call::Shape, event::data::Direction};
 
-use crate::{batch, globals, kernel::Registers, verifier};
+use crate::{
+    batch, globals,
+    kernel::{Registers, Sock},
+    uring, verifier,
+};
 
 /// Where the bytes of a call are: one buffer, or an array of `count` of them.
 #[derive(Clone, Copy)]
@@ -46,14 +50,17 @@ impl Buffers {
     /// another call must not be taken for that call's: on x86-64 the result is in its register by then. Elsewhere the two
     /// are told apart only where that call moves no bytes.
     #[inline(always)]
-    pub(crate) fn of(registers: Registers, direction: Direction, length: u32) -> Self {
+    pub(crate) fn of(sock: Sock, registers: Registers, direction: Direction, length: u32) -> Self {
+        if uring::is_running(registers) {
+            return uring::buffers(sock, direction, length);
+        }
         let address = registers.second();
         // Kernel threads and io_uring's workers have registers of zeros, and call 0 is read(2) on x86-64.
         if address == 0 || registers.returned() {
             return Self::unknown();
         }
         match globals::call_shape(registers.call()) {
-            Shape::Hidden => Self::unknown(),
+            Shape::Hidden | Shape::Ring => Self::unknown(),
             Shape::Buffer => Self { address, count: 1, scattered: false, known: true },
             Shape::Vector => Self { address, count: registers.third() as u32, scattered: true, known: true },
             Shape::Message => Self::of_message(address),
@@ -73,6 +80,17 @@ impl Buffers {
                 }
                 buffers
             }
+        }
+    }
+
+    /// The memory of a request that describes it as a call would.
+    #[inline(always)]
+    pub(crate) fn of_request(shape: Shape, address: u64, count: u32) -> Self {
+        match shape {
+            Shape::Buffer => Self { address, count: 1, scattered: false, known: true },
+            Shape::Vector => Self { address, count, scattered: true, known: true },
+            Shape::Message => Self::of_message(address),
+            Shape::Hidden | Shape::Messages | Shape::Ring => Self::unknown(),
         }
     }
 

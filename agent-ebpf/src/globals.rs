@@ -34,6 +34,8 @@ globals! {
     /// 1 where a socket is no more than an address to the verifier: it was found by walking from a descriptor, or the
     /// kernel lends tracing programs no helper that takes sockets. Fields are copied then, and state is kept by address.
     BY_ADDRESS: u32;
+    /// 1 where requests of io_uring are followed, so that the memory of what they move is known.
+    RINGS: u32;
     /// 1 where unix sockets are followed: the tier shows all their calls, and the kernel describes them.
     UNIX_SOCKETS: u32;
 }
@@ -80,6 +82,16 @@ globals! {
     OFFSET_FILE_PRIVATE: u32;
     OFFSET_INODE_MODE: u32;
     OFFSET_BINARY_PATH: u32;
+    OFFSET_REQUEST_FILE: u32;
+    OFFSET_REQUEST_OPERATION: u32;
+    OFFSET_REQUEST_FLAGS: u32;
+    OFFSET_REQUEST_STATE: u32;
+    OFFSET_MESSAGE_BUFFER: u32;
+    OFFSET_MESSAGE_FLAGS: u32;
+    OFFSET_MESSAGE_AT: u32;
+    OFFSET_MESSAGE_DONE: u32;
+    OFFSET_TRANSFER_BUFFER: u32;
+    OFFSET_TRANSFER_COUNT: u32;
     OFFSET_REGISTERS_CALL: u32;
     OFFSET_REGISTERS_FIRST: u32;
     OFFSET_REGISTERS_SECOND: u32;

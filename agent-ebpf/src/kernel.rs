@@ -201,12 +201,16 @@ impl Sock {
         if self.is_address() {
             // Two sockets that are met in the same nanosecond have different addresses. Multiplied by an odd number,
             // those differ in the high bits, which nanoseconds since boot leave alone for years.
-            // Copied first: the verifier admits no arithmetic on a pointer, but a copy is a number.
-            let address: u64 = copied_at((&raw const self.0).cast());
-            return address.wrapping_mul(GOLDEN_RATIO) ^ task::now();
+            return self.number().wrapping_mul(GOLDEN_RATIO) ^ task::now();
         }
         // SAFETY: the helper takes the trusted pointer.
         unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) }
+    }
+
+    /// The pointer as a number: the verifier admits no arithmetic on a pointer, but a copy is one.
+    #[inline(always)]
+    pub(crate) fn number(self) -> u64 {
+        copied_at((&raw const self.0).cast())
     }
 
     /// The pointer, for helpers that take a socket.
@@ -406,6 +410,92 @@ impl Binary {
     #[inline(always)]
     pub(crate) fn path(self) -> *const u8 {
         field(self.0, &globals::OFFSET_BINARY_PATH)
+    }
+}
+
+/// `struct io_kiocb`: a request of io_uring, known by address. It may be another one's by now, or nobody's: whatever is
+/// read has to be plausible.
+#[derive(Clone, Copy)]
+pub(crate) struct Request(u64);
+
+impl Request {
+    /// The request behind a tracepoint's argument.
+    #[inline(always)]
+    pub(crate) fn new(request: *const u8) -> Self {
+        Self(copied_at((&raw const request).cast()))
+    }
+
+    /// The request at an address.
+    #[inline(always)]
+    pub(crate) fn at(address: u64) -> Self {
+        Self(address)
+    }
+
+    /// Where it is.
+    #[inline(always)]
+    pub(crate) fn address(self) -> u64 {
+        self.0
+    }
+
+    /// `IORING_OP_…`.
+    #[inline(always)]
+    pub(crate) fn operation(self) -> u8 {
+        self.field(&globals::OFFSET_REQUEST_OPERATION)
+    }
+
+    /// The flags of its entry in the submission queue, and others above them.
+    #[inline(always)]
+    pub(crate) fn flags(self) -> u32 {
+        self.field(&globals::OFFSET_REQUEST_FLAGS)
+    }
+
+    /// The address of its `struct sock`, if its file is a socket; else any number.
+    #[inline(always)]
+    pub(crate) fn socket(self) -> u64 {
+        let file: *const u8 = self.field(&globals::OFFSET_REQUEST_FILE);
+        let socket: *const u8 = copied(file, &globals::OFFSET_FILE_PRIVATE);
+        copied(socket, &globals::OFFSET_SOCKET_SOCK)
+    }
+
+    /// Of one that sends or receives: its buffer as far as it has come, or its `struct msghdr`.
+    #[inline(always)]
+    pub(crate) fn buffer(self) -> u64 {
+        self.field(&globals::OFFSET_MESSAGE_BUFFER)
+    }
+
+    /// Of one that has just received `length` bytes into a buffer that was selected for it: that buffer; none if it is not
+    /// one piece of user memory.
+    #[inline(always)]
+    pub(crate) fn selected_buffer(self, length: u32) -> Option<u64> {
+        // `iov_iter` goes on as bytes are copied: of one buffer, by its offset.
+        let state: *const u8 = self.field(&globals::OFFSET_REQUEST_STATE);
+        let buffer: u64 = copied(state, &globals::OFFSET_MESSAGE_AT);
+        let done: u64 = copied(state, &globals::OFFSET_MESSAGE_DONE);
+        // Of several, an array of the kernel's stands in the same place, and the kernel's half of the addresses is above.
+        (buffer.cast_signed() > 0 && done == length.into()).then_some(buffer)
+    }
+
+    /// Of one that sends or receives: `IORING_RECV_…`, `IORING_SEND_…`.
+    #[inline(always)]
+    pub(crate) fn message_flags(self) -> u16 {
+        self.field(&globals::OFFSET_MESSAGE_FLAGS)
+    }
+
+    /// Of one that reads or writes: its buffer, or its array of them.
+    #[inline(always)]
+    pub(crate) fn file_buffer(self) -> u64 {
+        self.field(&globals::OFFSET_TRANSFER_BUFFER)
+    }
+
+    /// Of one that reads or writes: how many buffers are in its array.
+    #[inline(always)]
+    pub(crate) fn file_count(self) -> u32 {
+        self.field(&globals::OFFSET_TRANSFER_COUNT)
+    }
+
+    #[inline(always)]
+    fn field<T: Copy>(self, offset: &Global<u32>) -> T {
+        copied(self.0 as *const u8, offset)
     }
 }
 

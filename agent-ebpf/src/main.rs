@@ -26,6 +26,7 @@ mod state;
 mod task;
 mod traffic;
 mod unix;
+mod uring;
 mod verifier;
 
 use core::panic::PanicInfo;

@@ -9,15 +9,15 @@ use aya_ebpf::{
 };
 use spantap_common::{
     abi::{
-        MAX_AGENT_CONNECTIONS, MAX_BATCHES, MAX_LISTENERS, MAX_PORTS, MAX_PROCESSES, MAX_SOCKETS, MAX_UNWANTED,
-        RING_BYTES,
+        MAX_AGENT_CONNECTIONS, MAX_BATCHES, MAX_LISTENERS, MAX_PORTS, MAX_PROCESSES, MAX_RING_TASKS, MAX_RING_WAITS,
+        MAX_SOCKETS, MAX_UNWANTED, RING_BYTES,
     },
     loss::Reason,
     opaque::Opaque,
     settings::ProcessSettings,
 };
 
-use crate::state::{Batch, Counted, Ends, State};
+use crate::state::{Batch, Counted, Ends, RingTask, RingWait, RingWaits, State};
 
 /// Records. Written by every probe, read by the agent. Full: the record is dropped and `LOST[RingFull]` counts it.
 #[map]
@@ -86,3 +86,17 @@ pub(crate) static UNWANTED: LruHashMap<u64, u8> = LruHashMap::with_max_entries(M
 /// goes with the last message of its call. Full: the message is counted by its length, and `LOST[UnsupportedPath]`.
 #[map]
 pub(crate) static BATCHES: HashMap<u64, Batch> = HashMap::with_max_entries(MAX_BATCHES, 0);
+
+/// What each thread's io_uring is about to do, by `pid_tgid`. Written as requests are submitted, read as they move bytes.
+/// Full: the thread that submitted longest ago goes, and what its next request moves is seen by its length.
+#[map]
+pub(crate) static RING_TASKS: LruHashMap<u64, RingTask> = LruHashMap::with_max_entries(MAX_RING_TASKS, 0);
+
+/// The requests of io_uring that wait for a socket. Written as they begin to wait and complete, read as bytes move. Full:
+/// the one that was used longest ago goes, and what it moves is seen by its length.
+#[map]
+pub(crate) static RING_WAITS: LruHashMap<RingWait, RingWaits> = LruHashMap::with_max_entries(MAX_RING_WAITS, 0);
+
+/// What each of those requests waits for, by its address. Written and read as above. Full: as above.
+#[map]
+pub(crate) static RING_REQUESTS: LruHashMap<u64, RingWait> = LruHashMap::with_max_entries(MAX_RING_WAITS, 0);

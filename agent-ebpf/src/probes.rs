@@ -8,3 +8,4 @@ mod process;
 mod receive;
 mod send;
 mod state;
+mod uring;

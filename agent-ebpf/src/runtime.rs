@@ -53,7 +53,8 @@ fn look(registers: Registers, direction: u8, state: &mut State) -> Option<Identi
         return None;
     }
     // Work that was left for the way out, such as a completion of io_uring, is nobody's doing.
-    if registers.returned() {
+    // Nor has a thread of the kernel, whose registers are zeros, a task of a runtime.
+    if registers.returned() || registers.stack() == 0 {
         return None;
     }
     // SAFETY: the agent may write the entry meanwhile: then an identity is read by half of a layout, once.

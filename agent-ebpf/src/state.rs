@@ -111,6 +111,36 @@ impl Ends {
     }
 }
 
+/// What a thread's ring is about to do.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct RingTask {
+    /// Address of the request that is tried now; 0 for none, or one that is put off.
+    pub(crate) request: u64,
+    /// 1 behind a request that the next one is linked to.
+    pub(crate) chained: u64,
+}
+
+/// What a request of a ring waits for.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct RingWait {
+    /// Address of the `struct sock`.
+    pub(crate) socket: u64,
+    /// A [`spantap_common::event::data::Direction`] by its wire number.
+    pub(crate) direction: u64,
+}
+
+/// Who waits for the same.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct RingWaits {
+    /// Address of the request, if it is the only one; else 0.
+    pub(crate) request: u64,
+    /// How many there are.
+    pub(crate) count: u64,
+}
+
 /// How far a thread's call has come.
 #[repr(C)]
 #[derive(Clone, Copy)]

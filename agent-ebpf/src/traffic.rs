@@ -23,7 +23,7 @@ use crate::{
     payload::{self, Moved},
     runtime, socket,
     state::{CAPTURED, IGNORED, PROBING, State, UNKNOWN},
-    unix, verifier,
+    unix, uring, verifier,
 };
 
 /// A call on a socket that has just ended.
@@ -48,6 +48,7 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     let Ended { direction, sock, returned, flags, streams } = call;
     if returned < 0 {
         batch::ended(registers());
+        uring::tried(registers());
         return if let Streams::Tcp = streams { None } else { unix::failed(sock, returned) };
     }
     if flags & passed_over(direction) != 0 {
@@ -62,18 +63,7 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
             (Direction::Write, _) => None,
         };
     }
-    let state = socket::find(sock).or_else(|| socket::find_or_make(sock))?;
-    if state.verdict == IGNORED {
-        return None;
-    }
-    if state.verdict == UNKNOWN {
-        state.cookie = sock.cookie();
-        state.verdict = socket::judge(sock, stream);
-        if state.verdict == IGNORED {
-            return None;
-        }
-    }
-
+    let state = judged(sock, stream)?;
     let length = returned as u32;
     let reached = match stream {
         Stream::Tcp => sock.positions(state.fin_sent != 0)?,
@@ -82,17 +72,18 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     if state.verdict == PROBING && is_passed_over(state, direction) {
         return None;
     }
-    // `recv(…, MSG_TRUNC)` discards what it counts: the buffer holds nothing of it.
-    let registers = registers();
-    let buffers = if flags & MSG_TRUNC != 0 { Buffers::unknown() } else { Buffers::of(registers, direction, length) };
-    let buffers = buffers.forgotten();
-    if state.verdict == PROBING {
-        probe(state, buffers, direction, length, reached)?;
-    }
     let before = match direction {
         Direction::Read => Positions { read: reached.read.wrapping_sub(length), ..reached },
         Direction::Write => Positions { write: reached.write.wrapping_sub(length), ..reached },
     };
+    // `recv(…, MSG_TRUNC)` discards what it counts: the buffer holds nothing of it.
+    let registers = registers();
+    let buffers =
+        if flags & MSG_TRUNC != 0 { Buffers::unknown() } else { Buffers::of(sock, registers, direction, length) };
+    let buffers = buffers.forgotten();
+    if state.verdict == PROBING {
+        probe(state, buffers, direction, length, before)?;
+    }
     if state.announced == 0 {
         match stream {
             Stream::Tcp => socket::announce(sock, state, before)?,
@@ -110,23 +101,58 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     Some(())
 }
 
-/// Compares the call's first bytes with the beginning of a request. Some: they are to be captured.
+/// A call moved bytes through the socket of which nothing is known, not even how many. Behind others they show as a gap; as
+/// the first ones they may have been a request.
 #[inline(always)]
-fn probe(state: &mut State, buffers: Buffers, direction: Direction, length: u32, reached: Positions) -> Option<()> {
+pub(crate) fn hidden(sock: Sock) -> Option<()> {
+    let stream = sock.stream(Streams::Tcp)?;
+    let state = judged(sock, stream)?;
+    if state.verdict == PROBING && !is_in_the_middle(state) {
+        unseen(state, Reason::UnsupportedPath);
+    }
+    Some(())
+}
+
+/// The socket's state, unless it is left alone: now is the time to judge it.
+#[inline(always)]
+fn judged(sock: Sock, stream: Stream) -> Option<&'static mut State> {
+    let state = socket::find(sock).or_else(|| socket::find_or_make(sock))?;
+    if state.verdict == UNKNOWN {
+        state.cookie = sock.cookie();
+        state.verdict = socket::judge(sock, stream);
+    }
+    (state.verdict != IGNORED).then_some(state)
+}
+
+/// Compares the call's first bytes with the beginning of a request; `before` are the positions before it. Some: they are to
+/// be captured.
+#[inline(always)]
+fn probe(state: &mut State, buffers: Buffers, direction: Direction, length: u32, before: Positions) -> Option<()> {
+    // Captured on trial: so far it can become a request.
+    let tried = state.announced != 0 && state.requests == direction.to_wire();
     // A request does not go on in the other direction; and in the middle of a stream every call may be its beginning.
-    if is_in_the_middle(state) || state.requests != direction.to_wire() {
+    if !tried && (is_in_the_middle(state) || state.requests != direction.to_wire()) {
         state.prefix_length = 0;
     }
+    let known = state.prefix_length;
     if buffers.is_known() {
         collect(state, buffers, length);
     } else if !is_in_the_middle(state) {
         unseen(state, Reason::UnsupportedPath);
     }
     let birth_seen = !is_in_the_middle(state);
-    let guess = if may_ask(state, direction) { guess(state) } else { Guess::Unknown };
+    let mut guess = if may_ask(state, direction) { guess(state, 0) } else { Guess::Unknown };
 
     if state.announced != 0 && (matches!(guess, Guess::Unknown) || state.requests != direction.to_wire()) {
-        socket::retract(state, reached);
+        socket::retract(state, before);
+        // The bytes before were the end of something else, and this call may be a beginning.
+        if tried && !birth_seen {
+            guess = self::guess(state, known);
+            state.prefix_length = 0;
+            if let Guess::Undecided = guess {
+                return None;
+            }
+        }
     }
     match guess {
         Guess::Http1 => {
@@ -140,7 +166,7 @@ fn probe(state: &mut State, buffers: Buffers, direction: Direction, length: u32,
         }
         // A peer that writes its request byte by byte: captured on trial as the one protocol that it can become, and
         // taken back if it comes to nothing.
-        Guess::Undecided if birth_seen => {
+        Guess::Undecided if birth_seen || begins_like_a_method(state) => {
             state.requests = direction.to_wire();
             state.protocol = Guess::Http1.to_wire();
             Some(())
@@ -217,14 +243,23 @@ fn unseen(state: &mut State, why: Reason) {
     state.origin = Origin::Unknown.to_wire();
 }
 
-/// What the bytes collected so far look like.
+/// Whether the bytes collected so far begin with the letter of a method that HTTP defines. In the middle of a stream any
+/// short call could be the beginning of one that it does not.
 #[inline(always)]
-fn guess(state: &State) -> Guess {
+fn begins_like_a_method(state: &State) -> bool {
+    // CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, QUERY, TRACE.
+    matches!(state.prefix[0], b'C' | b'D' | b'G' | b'H' | b'O' | b'P' | b'Q' | b'T')
+}
+
+/// What the bytes collected so far look like, without the first `from` of them.
+#[inline(always)]
+fn guess(state: &State, from: u32) -> Guess {
+    let from = verifier::masked(from.into(), PREFIX_MASK) as usize;
     let word = |index: usize| {
-        // SAFETY: within `prefix`, of whose bytes any is a part of a number.
-        unsafe { (&raw const state.prefix).cast::<u64>().add(index).read_unaligned() }
+        // SAFETY: within `prefix`, of whose bytes any is a part of a number: an offset below 32, and three words.
+        unsafe { (&raw const state.prefix).cast::<u8>().add(from).cast::<u64>().add(index).read_unaligned() }
     };
-    let guess = looked_at(word(0), word(1), word(2), state.prefix_length);
+    let guess = looked_at(word(0), word(1), word(2), state.prefix_length.wrapping_sub(from as u32));
     Guess::from_wire(guess as u8).unwrap_or(Guess::Unknown)
 }
 

@@ -94,9 +94,10 @@ those of bytes that tier C does not see skip themselves there.
 |---|---|---|
 | read, write, recvfrom, sendto | bytes | bytes |
 | readv, writev, preadv2, pwritev2, recvmsg, sendmsg | bytes of up to 256 segments | bytes of up to 64 segments |
-| recvmmsg, sendmmsg | bytes of each message; lengths where recvmmsg has a time limit | gap |
+| recvmmsg, sendmmsg | bytes of each message; lengths where recvmmsg has a time limit | gap; as the first bytes of a connection, a counted loss |
 | sendfile | lengths | lengths |
-| splice into a socket, io_uring | lengths | gap |
+| splice into a socket | lengths | gap; nothing where a connection moves nothing otherwise |
+| io_uring | tier A from 6.5 on: bytes, or lengths of what is linked, put off, or waits with another; else lengths | gap; nothing where a connection moves nothing otherwise |
 | splice out of a socket | gap | gap |
 
 Unix stream sockets are followed in tiers A and B. No kernel tells a tracing program that one of them was closed: its end

@@ -126,7 +126,8 @@ pub(crate) fn boot_each(images: &[Image], tiers: &[String], extent: &Extent) -> 
     println!("\n{:<6} {:<28} {:<7} {:<12} tests", "kernel", "version", "tier", "doctor");
     let mut surprises = 0;
     for (image, tiers, report) in reports {
-        let tests: Vec<_> = report.tests.iter().map(|(tier, outcome)| format!("{tier}: {outcome}")).collect();
+        let mut tests: Vec<_> = report.tests.iter().map(|(tier, outcome)| format!("{tier}: {outcome}")).collect();
+        tests.extend(report.privileges.map(|outcome| format!("five capabilities: {outcome}")));
         let mark = if report.is_expected_of(image.kernel, &tiers) {
             ""
         } else {
@@ -152,6 +153,8 @@ pub(crate) fn boot_each(images: &[Image], tiers: &[String], extent: &Extent) -> 
 #[derive(Debug, Eq, PartialEq)]
 struct Report {
     doctor: Outcome,
+    /// Of tracing with five capabilities, in every tier; none where it was not tried.
+    privileges: Option<Outcome>,
     /// The tier that the agent chose, by letter.
     tier: Option<String>,
     /// By the tier that was forced.
@@ -160,7 +163,7 @@ struct Report {
 
 impl Report {
     fn new() -> Self {
-        Self { doctor: Outcome::Silent, tier: None, tests: Vec::new() }
+        Self { doctor: Outcome::Silent, privileges: None, tier: None, tests: Vec::new() }
     }
 
     /// Takes a line of the guest's console; says whether it was a sign of life.
@@ -175,9 +178,11 @@ impl Report {
         let Some((_, result)) = line.rsplit_once(RESULT) else { return false };
         let Some((step, code)) = result.trim().rsplit_once(' ') else { return false };
         let Ok(code) = code.parse() else { return false };
-        match step.strip_prefix("tests ") {
-            Some(tier) => self.tests.push((tier.to_owned(), Outcome::Exit(code))),
-            None => self.doctor = Outcome::Exit(code),
+        match step.split_once(' ') {
+            Some(("tests", tier)) => self.tests.push((tier.to_owned(), Outcome::Exit(code))),
+            None if step == "doctor" => self.doctor = Outcome::Exit(code),
+            None if step == "privileges" => self.privileges = Some(Outcome::Exit(code)),
+            Some(_) | None => return false,
         }
         true
     }
@@ -186,6 +191,7 @@ impl Report {
         let passed =
             self.tests.iter().filter(|(_, outcome)| *outcome == Outcome::Exit(0)).map(|(tier, _)| tier.as_str());
         self.doctor == Outcome::Exit(0)
+            && self.privileges.is_none_or(|outcome| outcome == Outcome::Exit(0))
             && self.tier.as_deref() == kernel.tiers.first().copied()
             && passed.eq(tiers.iter().copied())
     }
@@ -216,6 +222,8 @@ impl std::fmt::Display for Outcome {
 struct Programs {
     agent: PathBuf,
     tests: PathBuf,
+    /// What the agent can do with few capabilities, for guests that hold the catalogue.
+    privileges: Option<PathBuf>,
 }
 
 impl Programs {
@@ -223,12 +231,14 @@ impl Programs {
     fn build(folder: &Path, extent: &Extent) -> Result<Self> {
         ebpf::build()?;
         let target_dir = folder.join("build");
-        let tests = if extent.is_catalogue() { CATALOGUE } else { TESTS };
+        let (tests, more): (_, &[&str]) =
+            if extent.is_catalogue() { (CATALOGUE, &["--test", PRIVILEGES]) } else { (TESTS, &[]) };
         let mut command = cargo();
         command
             .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static")
             .args(["test", "--no-run", "-p", "spantap", "--test", tests, "--target", GUEST_TARGET, "--target-dir"])
             .arg(&target_dir)
+            .args(more)
             // The guest unpacks the executables into its memory: without symbols they are a fraction of the size.
             .args(["--config", "profile.dev.debug=false", "--config", "profile.dev.strip='symbols'"])
             // These read the kernel's BTF, in every test: a minute without optimisation where the machine is emulated.
@@ -249,7 +259,8 @@ impl Programs {
             // Here and not in the guest, which would take minutes over it and writes nothing that lasts.
             run(Command::new(&tests).args(["--exact", "the_services_can_be_built"]))?;
         }
-        Ok(Self { agent: target_dir.join(GUEST_TARGET).join("debug/spantap"), tests })
+        let privileges = executable(&output.stdout, PRIVILEGES);
+        Ok(Self { agent: target_dir.join(GUEST_TARGET).join("debug/spantap"), tests, privileges })
     }
 }
 
@@ -296,6 +307,9 @@ fn boot(image: &Image, tiers: &[&str], extent: &Extent, programs: &Programs, ini
     let memory = if extent.is_catalogue() {
         let files = share.insert(Share::start(&folder())?);
         parameters += &format!(" catalogue={}", programs.tests.display());
+        if let Some(privileges) = &programs.privileges {
+            parameters += &format!(" privileges={}", privileges.display());
+        }
         command.args(files.arguments(LENT_MEMORY));
         LENT_MEMORY
     } else {
@@ -355,6 +369,9 @@ const TESTS: &str = "kernel_probes";
 /// The catalogue of what capture has to get right, by file name.
 const CATALOGUE: &str = "accuracy";
 
+/// What the agent can do with few capabilities, by file name.
+const PRIVILEGES: &str = "kernel_privileges";
+
 /// Mebibytes of a guest: the unpacked programs, and the probes' maps.
 const MEMORY: u32 = 1024;
 
@@ -391,6 +408,8 @@ if [ -n \"$catalogue\" ]; then
     mkdir -p /dev/shm
     for folder in tmp run dev/shm; do mount -t tmpfs tmpfs /host/$folder; done
     export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin
+    chroot /host $privileges --test-threads 1
+    echo \"RESULT privileges $?\"
 fi
 for tier in $(echo \"$tiers\" | tr , ' '); do
     if [ -n \"$catalogue\" ]; then
@@ -422,10 +441,13 @@ mod tests {
             "[ ok ] tier B (socket functions' exits)",
             "[    2.1] clocksource: RESULT doctor 0\r",
             "RESULT tests b 101",
+            "RESULT privileges 0",
             "RESULT tests",
+            "RESULT what 3",
             "doctor 7",
         ]);
         assert_eq!(report.doctor, Outcome::Exit(0));
+        assert_eq!(report.privileges, Some(Outcome::Exit(0)));
         assert_eq!(report.tier.as_deref(), Some("b"));
         assert_eq!(report.tests, [("b".to_owned(), Outcome::Exit(101))]);
     }
@@ -464,7 +486,7 @@ mod tests {
 
     #[test]
     fn init_writes_what_is_looked_for() {
-        assert_eq!(INIT.matches(RESULT).count(), 2);
+        assert_eq!(INIT.matches(RESULT).count(), 3);
     }
 
     #[test]

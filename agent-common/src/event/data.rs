@@ -79,8 +79,8 @@ pub enum Path {
     Memory,
     /// The buffer could not be read.
     Unreadable,
-    /// The call's registers do not describe the buffer (sendfile, splice, io_uring), or it holds nothing of the bytes
-    /// (MSG_TRUNC).
+    /// The call's registers do not describe the buffer (sendfile, splice), nor does a request of io_uring that is known to be
+    /// the one; or it holds nothing of the bytes (MSG_TRUNC).
     Hidden,
 }
 

@@ -20,18 +20,24 @@ pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn returned(registers: Registers, result: i64) -> Option<()> {
     let moves = globals::call_moves(registers.call());
-    let direction = moves.direction()?;
+    if let Moves::Nothing = moves {
+        return None;
+    }
     // getpid(2) of a 32-bit process has the number of writev(2).
     if !registers.is_wide() {
         return None;
     }
+    if let Moves::Messages = moves {
+        return if result > 0 { traffic::hidden(Sock::of_descriptor(registers.first() as u32)?) } else { None };
+    }
+    let direction = moves.direction()?;
     // No call moves more than MAX_RW_COUNT, which is below 2^31 (`include/linux/fs.h`).
     let returned = i32::try_from(result).ok()?;
     if returned < 0 {
         return None;
     }
     let flags = match moves {
-        Moves::Nothing | Moves::Reads | Moves::Writes => 0,
+        Moves::Nothing | Moves::Messages | Moves::Reads | Moves::Writes => 0,
         Moves::ReceivesByThird => registers.third() as i32,
         Moves::ReceivesByFourth => registers.fourth() as i32,
     };

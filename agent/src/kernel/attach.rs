@@ -67,6 +67,8 @@ struct Offsets {
     always: Vec<(&'static str, u32)>,
     /// Of unix sockets; none where the kernel does not describe them.
     unix: Option<Vec<(&'static str, u32)>>,
+    /// Of io_uring's requests; none where the kernel does not describe them.
+    rings: Option<Vec<(&'static str, u32)>>,
 }
 
 /// Attached probes. Dropping them detaches all of them.
@@ -92,7 +94,8 @@ impl Probes {
         features::privileged()?;
         let btf = features::kernel_btf()?;
         let (features, offsets) = (Features::of(&btf), features::offsets(&btf)?);
-        let offsets = Offsets { always: offsets, unix: features::unix_offsets(&btf) };
+        let offsets =
+            Offsets { always: offsets, unix: features::unix_offsets(&btf), rings: features::ring_offsets(&btf) };
         drop(btf);
         let kernel = aya::Btf::from_sys_fs().map_err(|error| Unsupported::NoBtf { reason: error.to_string() })?;
 
@@ -224,7 +227,15 @@ fn load(settings: &Settings, tier: Tier, offsets: &Offsets, kernel: &aya::Btf) -
     let unix = offsets.unix.as_ref().filter(|_| tier.sees_unix());
     let unix_sockets = u32::from(unix.is_some());
     loader.override_global("UNIX_SOCKETS", &unix_sockets, true);
-    for (global, offset) in offsets.always.iter().chain(unix.into_iter().flatten()) {
+    let rings = offsets.rings.as_ref().filter(|_| tier.sees_rings());
+    let follows_rings = u32::from(rings.is_some());
+    loader.override_global("RINGS", &follows_rings, true);
+    if rings.is_none() {
+        for map in ["RING_TASKS", "RING_WAITS", "RING_REQUESTS"] {
+            loader.map_max_entries(map, 1);
+        }
+    }
+    for (global, offset) in offsets.always.iter().chain(unix.into_iter().flatten()).chain(rings.into_iter().flatten()) {
         loader.override_global(global, offset, true);
     }
     loader.load(OBJECT).context("load the probes' maps")
@@ -337,6 +348,7 @@ const CALLS: &[(Shape, &[libc::c_long])] = &[
     ),
     (Shape::Message, &[libc::SYS_recvmsg, libc::SYS_sendmsg]),
     (Shape::Messages, &[libc::SYS_recvmmsg, libc::SYS_sendmmsg]),
+    (Shape::Ring, &[libc::SYS_io_uring_enter]),
 ];
 
 /// What the same calls, and those whose buffer is hidden, do to the descriptor in their first argument. Positional calls
@@ -356,6 +368,7 @@ const MOVES: &[(Moves, &[libc::c_long])] = &[
     ),
     (Moves::ReceivesByThird, &[libc::SYS_recvmsg]),
     (Moves::ReceivesByFourth, &[libc::SYS_recvfrom]),
+    (Moves::Messages, &[libc::SYS_sendmmsg, libc::SYS_recvmmsg]),
 ];
 
 /// The probes, embedded by `build.rs`; empty when they were not built. Aligned as an ELF parser wants it.
@@ -382,7 +395,7 @@ mod tests {
             }
         }
         assert_eq!(shapes[index(&libc::SYS_sendfile)], Shape::Hidden.to_wire());
-        assert_eq!(moves[index(&libc::SYS_sendmmsg)], Moves::Nothing.to_wire());
+        assert_eq!(moves[index(&libc::SYS_splice)], Moves::Nothing.to_wire());
     }
 
     #[test]

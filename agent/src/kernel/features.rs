@@ -131,6 +131,20 @@ pub const UNIX_FIELDS: &[Field] = &[
     field("OFFSET_PID_NUMBERS", "pid", &["numbers"]),
 ];
 
+/// The same of io_uring's requests, which a kernel may not have, and of which only some are of use.
+pub const RING_FIELDS: &[Field] = &[
+    field("OFFSET_REQUEST_FILE", "io_kiocb", &["file"]),
+    field("OFFSET_REQUEST_OPERATION", "io_kiocb", &["opcode"]),
+    field("OFFSET_REQUEST_FLAGS", "io_kiocb", &["flags"]),
+    field("OFFSET_REQUEST_STATE", "io_kiocb", &["async_data"]),
+    field("OFFSET_MESSAGE_AT", "io_async_msghdr", &["msg.msg_iter.ubuf"]),
+    field("OFFSET_MESSAGE_DONE", "io_async_msghdr", &["msg.msg_iter.iov_offset"]),
+    field("OFFSET_MESSAGE_BUFFER", "io_sr_msg", &["buf"]),
+    field("OFFSET_MESSAGE_FLAGS", "io_sr_msg", &["flags"]),
+    field("OFFSET_TRANSFER_BUFFER", "io_rw", &["addr"]),
+    field("OFFSET_TRANSFER_COUNT", "io_rw", &["len"]),
+];
+
 const fn field(global: &'static str, structure: &'static str, paths: &'static [&'static str]) -> Field {
     Field { global, structure, paths }
 }
@@ -149,9 +163,18 @@ pub fn offsets(btf: &Btf) -> Result<Vec<(&'static str, u32)>, MissingField> {
 
 /// The offset of every field in [`UNIX_FIELDS`]; none where one is missing.
 pub fn unix_offsets(btf: &Btf) -> Option<Vec<(&'static str, u32)>> {
+    all_or_none(btf, UNIX_FIELDS)
+}
+
+/// The offset of every field in [`RING_FIELDS`]; none where one is missing.
+pub fn ring_offsets(btf: &Btf) -> Option<Vec<(&'static str, u32)>> {
+    all_or_none(btf, RING_FIELDS)
+}
+
+fn all_or_none(btf: &Btf, fields: &[Field]) -> Option<Vec<(&'static str, u32)>> {
     let offset =
         |field: &Field| btf::offset(btf, field.structure, field.paths).ok().map(|offset| (field.global, offset));
-    UNIX_FIELDS.iter().map(offset).collect()
+    fields.iter().map(offset).collect()
 }
 
 /// Where a saved register lies in `struct pt_regs`.
@@ -227,6 +250,7 @@ mod tests {
         let mut globals: Vec<_> = FIELDS
             .iter()
             .chain(UNIX_FIELDS)
+            .chain(RING_FIELDS)
             .map(|field| field.global)
             .chain(REGISTERS.iter().map(|register| register.global))
             .collect();

@@ -71,6 +71,11 @@ impl Tier {
         matches!(self, Self::A | Self::B)
     }
 
+    /// Whether it shows each request of io_uring as it moves bytes.
+    pub const fn sees_rings(self) -> bool {
+        matches!(self, Self::A)
+    }
+
     /// Whether sockets are known by address only: what a walk finds is no pointer to the verifier, and kernels that
     /// need this tier lend no helper that takes one.
     pub const fn by_address(self) -> bool {
@@ -191,6 +196,9 @@ pub const TABLE: &[Hook] = &[
         since: ALWAYS,
         loses: "bytes that processes read and write",
     },
+    ring("io_uring_submit_req", "6.5 or before, after 6.2"),
+    ring("io_uring_poll_arm", ALWAYS),
+    ring("io_uring_complete", ALWAYS),
     lifecycle("inet_sock_set_state", "how connections begin and end: resets, time-outs and closings"),
     lifecycle("tcp_destroy_sock", "the end of connections whose process never read their last bytes"),
     lifecycle("sched_process_fork", "new processes before they run a program"),
@@ -216,6 +224,18 @@ const fn socket_tracepoint(name: &'static str, loses: &'static str) -> Hook {
         need: Need::Required,
         since: "6.3 (6e6eda44b939)",
         loses,
+    }
+}
+
+/// They tell where io_uring finds the bytes that it moves. A program named like its tracepoint.
+const fn ring(name: &'static str, since: &'static str) -> Hook {
+    Hook {
+        program: name,
+        at: At::BtfTracepoint(name),
+        tiers: &[Tier::A],
+        need: Need::Optional,
+        since,
+        loses: "the contents of what io_uring moves",
     }
 }
 

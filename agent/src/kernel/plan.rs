@@ -110,7 +110,8 @@ mod tests {
         let ipv6_module =
             without(&["sock_recv_length", "inet6_recvmsg", "inet6_sendmsg", "inet_sendpage", "unix_stream_recvmsg"]);
         // Writes before reads.
-        let tracepoints = ["sock_send_length", "sock_recv_length"];
+        let rings = ["io_uring_submit_req", "io_uring_poll_arm", "io_uring_complete"];
+        let tracepoints = [&["sock_send_length", "sock_recv_length"][..], &rings].concat();
         let exits = ["exit_inet_sendmsg", "exit_inet_recvmsg"];
         let both = ["exit_inet_sendmsg", "exit_inet6_sendmsg", "exit_inet_recvmsg", "exit_inet6_recvmsg"];
         let unix = ["exit_unix_stream_sendmsg", "exit_unix_stream_recvmsg"];

@@ -9,6 +9,10 @@
 //! A write waits for reads because a request may be lost: its answer must not pass for that of an earlier one. The two
 //! wait for each other when the probe of a write ran so late that what it brought about had been read; then the write
 //! goes first.
+//!
+//! Positions are read when the probe runs, and a thread that moves bytes of the same direction meanwhile moves them too: a
+//! record's position may be too high by what others moved. Then nothing covers the place where it belongs, and two records
+//! claim one place. Whose bytes came first cannot be told from them, so all of them are a gap, as long as they are together.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -18,6 +22,7 @@ use crate::{
     event::{Data, End, Socket},
     time::{Moment, Timestamp},
 };
+use smallvec::SmallVec;
 
 /// The next thing that happened on a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -167,7 +172,16 @@ impl Assembler {
     }
 
     fn hold(&mut self, held: Held, sink: &mut dyn FnMut(Piece<'_>)) {
+        let moved = match &held {
+            Held::Data(data) => Some(data.event.direction),
+            Held::Shut(_) => None,
+        };
         self.held.push_back(held);
+        if let Some(direction) = moved
+            && let Some(end) = self.disputed(direction, Complete::Yes)
+        {
+            self.drop_claims(direction, end, sink);
+        }
         self.release(sink);
         while self.held.len() > MOST_HELD {
             self.force_first(sink);
@@ -194,6 +208,12 @@ impl Assembler {
     /// A request goes before what is missing of the answers: that may be its own, if its probe ran late. Taking it for
     /// an earlier one would give the next answer to the wrong request; the other way round one more goes without.
     fn force_first(&mut self, sink: &mut dyn FnMut(Piece<'_>)) {
+        if let Some(Held::Data(first)) = self.held.front() {
+            let direction = first.event.direction;
+            if let Some(end) = self.disputed(direction, Complete::No) {
+                return self.drop_claims(direction, end, sink);
+            }
+        }
         let Some(held) = self.held.pop_front() else { return };
         let at = held.at();
         match &held {
@@ -220,6 +240,49 @@ impl Assembler {
             }
         }
         self.take(&held, sink);
+    }
+
+    // --- Places that two records claim ---
+
+    /// Where what nobody can put into order ends, if two held records of `direction` claim one place; only once they
+    /// account for every byte up to there, or as far as they are here.
+    fn disputed(&self, direction: Direction, complete: Complete) -> Option<u32> {
+        let next = self.next(direction);
+        // From where to where, as seen from `next`.
+        let claim = |held: &Held| match held {
+            Held::Data(data) if data.event.direction == direction => {
+                let start = i64::from(ahead(data.event.position, next));
+                Some((start + i64::from(data.event.length), start))
+            }
+            Held::Data(_) | Held::Shut(_) => None,
+        };
+        let mut claims: SmallVec<[_; 8]> = self.held.iter().filter_map(claim).collect();
+        claims.sort_unstable();
+        let (mut reached, mut moved, mut disputed, mut found) = (0, 0, false, None);
+        for (end, start) in claims {
+            // What lies behind `next` is known already.
+            disputed |= start.max(0) < reached;
+            moved += (end - start.max(0)).max(0);
+            reached = end.max(reached);
+            if disputed && (complete == Complete::No || moved >= reached) {
+                found = Some(reached);
+                if complete == Complete::Yes {
+                    break;
+                }
+            }
+        }
+        // `reached` is a difference of two positions.
+        found.and_then(|end| u32::try_from(end).ok()).map(|end| next.wrapping_add(end))
+    }
+
+    /// Declares everything up to `end` a gap, and what claims a part of it with it.
+    fn drop_claims(&mut self, direction: Direction, end: u32, sink: &mut dyn FnMut(Piece<'_>)) {
+        let is_within = |held: &Held| matches!(held, Held::Data(data) if data.event.direction == direction && ahead(data.event.position, end) < 0);
+        let last = self.held.iter().filter(|held| is_within(held)).map(Held::at).max_by_key(|moment| moment.at);
+        self.held.retain(|held| !is_within(held));
+        if let Some(at) = last {
+            self.skip(direction, end, at, sink);
+        }
     }
 
     // --- Delivery ---
@@ -268,6 +331,13 @@ impl Assembler {
         }
     }
 
+    fn next(&self, direction: Direction) -> u32 {
+        match direction {
+            Direction::Read => self.read,
+            Direction::Write => self.write,
+        }
+    }
+
     fn next_mut(&mut self, direction: Direction) -> &mut u32 {
         match direction {
             Direction::Read => &mut self.read,
@@ -279,6 +349,13 @@ impl Assembler {
 /// How far `position` is ahead of `next`, in sequence-number arithmetic (RFC 9293 section 3.4).
 fn ahead(position: u32, next: u32) -> i32 {
     position.wrapping_sub(next).cast_signed()
+}
+
+/// Whether records have to account for every byte.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Complete {
+    Yes,
+    No,
 }
 
 /// An event that came too early.
@@ -473,6 +550,24 @@ mod tests {
     #[test]
     fn two_threads_writing_in_turn_are_sorted() {
         Wire::new().write(2, 3, "two", 0).write(1, 0, "one", 0).says(">one >two");
+    }
+
+    #[test]
+    fn what_two_threads_claim_is_a_gap_as_long_as_both() {
+        // Both wrote before either probe ran: each reads the position that both have reached.
+        let wire = Wire::new().write(1, 0, "ask", 0).write(2, 10, "three", 0);
+        wire.says(">ask");
+        wire.write(2, 8, "one two", 0).write(3, 15, "next", 0).says(">ask >lost12 >next");
+        // The record of four bytes before them is missing.
+        let wire = Wire::new().write(1, 0, "ask", 0).write(2, 10, "one", 0).write(2, 10, "two", 0);
+        wire.says(">ask");
+        wire.tick(110).write(111, 13, "next", 0).says(">ask >lost10 >next");
+        // Nothing is waited for once they account for every byte.
+        let wire = Wire::new().write(1, 6, "one", 0).write(2, 3, "second", 0).write(3, 9, "next", 0);
+        wire.says(">lost9 >next");
+        // Three of them, the last of which is at its place.
+        let wire = Wire::new().write(1, 4, "ab", 0).write(2, 4, "cd", 0).write(3, 4, "ef", 0);
+        wire.says(">lost6");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod processes;
 mod runtimes;
 mod sockets;
 mod unix;
+mod uring;
 
 use crate::case::Case;
 
@@ -25,6 +26,7 @@ pub(crate) fn catalogue() -> impl Iterator<Item = Case> {
         ends::CASES,
         sockets::CASES,
         calls::CASES,
+        uring::CASES,
         unix::CASES,
         processes::CASES,
         runtimes::CASES,

@@ -21,7 +21,10 @@ use std::{
     os::fd::AsRawFd,
     process::Stdio,
     ptr,
-    sync::mpsc::{Sender, channel},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Sender, channel},
+    },
     thread,
     time::Duration,
 };
@@ -242,6 +245,49 @@ fn bytes_that_are_no_request_and_an_answer_that_nobody_asked_for() {
 }
 
 #[test]
+fn two_threads_that_write_to_one_connection_at_once() {
+    let Some(server) = server() else { return };
+    let agent = Agent::start(server.port(), JSON, "", Reader::Eager);
+    let client = server.connect();
+    let (writers, each) = (2, 1500);
+    let made = writers * each;
+    let answered = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let (client, answered) = (&client, &answered);
+        for writer in 0..writers {
+            scope.spawn(move || {
+                for number in 0..each {
+                    // Each request is one call, and they are of different lengths.
+                    let filler = "x".repeat((number * 7 + writer) % 97);
+                    let request = client.request(&format!("X: {filler}\r\n"));
+                    assert_eq!((&client.stream).write(&request).expect("write"), request.len());
+                    while number * writers > answered.load(Ordering::Relaxed) + AHEAD {
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        scope.spawn(move || {
+            for _ in 0..made {
+                let mut answer = [0; ANSWER];
+                (&client.stream).read_exact(&mut answer).expect("an answer");
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    });
+    let account = agent.stop(libc::SIGINT);
+    account.is_right();
+    let made = made as u64;
+    let of = |kind| account.spans.iter().filter(|span| span.kind == kind && span.status.is_some()).count() as u64;
+    // One thread reads them at the other end. What the writers' probes could not put into order is counted.
+    assert_eq!(of(Kind::Server), made, "{:#?}", account.summary);
+    let losses = &account.summary.losses;
+    assert_eq!(losses.requests.total(), losses.requests.of("gap"), "{:#?}", account.summary);
+    assert!(of(Kind::Client) > 0 && account.summary.requests <= 2 * made, "{:#?}", account.summary);
+    assert!(of(Kind::Client) == made || losses.parts.total() + losses.requests.total() > 0, "{:#?}", account.summary);
+}
+
+#[test]
 fn nobody_reads_what_is_printed() {
     let Some(server) = server() else { return };
     let agent = Agent::start(server.port(), JSON, "queue=16", Reader::Asleep);
@@ -420,6 +466,12 @@ fn sendfile(to: &TcpStream, from: &File, bytes: usize) {
     let sent = unsafe { libc::sendfile(to.as_raw_fd(), from.as_raw_fd(), ptr::null_mut(), bytes) };
     assert_eq!(sent, bytes as isize, "{}", Error::last_os_error());
 }
+
+/// Requests of one connection that may wait for their answers: fewer than the agent remembers.
+const AHEAD: usize = 32;
+
+/// Bytes of an answer of the server.
+const ANSWER: usize = b"HTTP/1.1 400 X\r\nContent-Length: 2\r\n\r\nok".len();
 
 const JSON: &[&str] = &["--print", "json"];
 

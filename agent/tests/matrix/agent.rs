@@ -212,8 +212,8 @@ pub(crate) fn exchange(listener: &TcpListener) -> Result<(), std::io::Error> {
 /// What is asked for to see whether the agent sees.
 pub(crate) const SIGHT_PATH: &str = "/is-anybody-there";
 
-/// Loading the probes takes a second, and the verifier of an emulated machine half a minute; either may be busy.
-const SIGHT_DEADLINE: Duration = Duration::from_secs(120);
+/// Loading the probes takes a second, and the verifier of an emulated machine half a minute; either may be busy with other things.
+const SIGHT_DEADLINE: Duration = Duration::from_secs(300);
 
 /// Between two requests that are made to be seen.
 const SIGHT_INTERVAL: Duration = Duration::from_millis(100);

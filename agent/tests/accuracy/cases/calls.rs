@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Every system call that moves bytes of a socket, at both ends.
 //!
-//! In: nothing. Out: [`CASES`]. What is said is always the same.
+//! In: nothing. Out: [`CASES`]. What is said is always the same; what io_uring makes of the calls is [elsewhere](super::uring).
 
 use std::{
     fs::File,
@@ -52,13 +52,13 @@ fn request(id: &str) -> Vec<u8> {
 
 /// How bytes get into a socket and out of it again. Either returns how many did.
 #[derive(Clone, Copy)]
-struct Way {
-    give: fn(&TcpStream, &mut [u8]) -> Result<usize, Error>,
-    take: fn(&TcpStream, &mut [u8]) -> Result<usize, Error>,
+pub(super) struct Way {
+    pub(super) give: fn(&TcpStream, &mut [u8]) -> Result<usize, Error>,
+    pub(super) take: fn(&TcpStream, &mut [u8]) -> Result<usize, Error>,
 }
 
 /// Three exchanges on one connection, both of whose ends use this way.
-fn dialogue(ground: &mut Ground, way: Way) -> Result<(), String> {
+pub(super) fn dialogue(ground: &mut Ground, way: Way) -> Result<(), String> {
     let talk = ground.connect()?;
     let (Some(client), Some(server)) = (&talk.client, &talk.server) else { return Err("no connection".to_owned()) };
     for _ in 0..3 {
@@ -226,14 +226,14 @@ const UNTOUCHED: Way = Way {
 };
 
 /// Pieces of `bytes`, with one between them that is empty.
-fn parts(bytes: &mut [u8], size: usize) -> Vec<libc::iovec> {
+pub(super) fn parts(bytes: &mut [u8], size: usize) -> Vec<libc::iovec> {
     let part = |part: &mut [u8]| libc::iovec { iov_base: part.as_mut_ptr().cast(), iov_len: part.len() };
     let mut parts: Vec<_> = bytes.chunks_mut(size).map(part).collect();
     parts.insert(1, libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 });
     parts
 }
 
-fn message(parts: &mut [libc::iovec]) -> Box<libc::msghdr> {
+pub(super) fn message(parts: &mut [libc::iovec]) -> Box<libc::msghdr> {
     // SAFETY: integers and pointers, for which zeros are values.
     let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     (message.msg_iov, message.msg_iovlen) = (parts.as_mut_ptr(), parts.len() as _);

@@ -16,7 +16,7 @@ use crate::{
     case::Case,
     ground::{Ground, Told},
     process::wait_until,
-    talk::{End, Leave, Passed, Talk, read_all},
+    talk::{Cut, End, Leave, Passed, Talk, read_all},
     truth::Window,
 };
 
@@ -33,6 +33,7 @@ pub(super) const CASES: &[Case] = &[
     Case::code("one-byte-segments", one_byte_segments),
     Case::code("reader-blocked-before-the-agent", blocked_reader).late().quick(),
     Case::code("connections-before-the-agent", older_connections).late(),
+    Case::code("tiny-pieces-on-older-connections", tiny_pieces).late(),
     Case::code("agent-comes-in-mid-response", mid_response).late(),
 ];
 
@@ -277,6 +278,17 @@ fn older_connections(ground: &mut Ground) -> Result<(), String> {
         exchange(ground, &mut talk)?;
         ground.keep(talk);
     }
+    Ok(())
+}
+
+/// The first bytes that the agent sees of a connection are too few to be told from anything else.
+fn tiny_pieces(ground: &mut Ground) -> Result<(), String> {
+    let mut talk = ground.connect()?;
+    ground.watch()?;
+    talk.cut = Cut { write: 2, read: 2 };
+    exchange(ground, &mut talk)?;
+    exchange(ground, &mut talk)?;
+    ground.keep(talk);
     Ok(())
 }
 

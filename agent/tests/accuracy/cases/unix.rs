@@ -30,6 +30,8 @@ pub(super) const CASES: &[Case] = &[
     Case::code("unix-abstract-name", abstract_name).late(),
     Case::code("unix-socketpair", socketpair).late(),
     Case::code("unix-heads-in-pieces", |ground| dialogue(ground, &PIECES)).late(),
+    Case::code("unix-heads-in-tiny-pieces", |ground| dialogue(ground, &TINY_PIECES)).late(),
+    Case::code("unix-no-request-in-tiny-pieces", no_request).late(),
     Case::code("unix-server-closes-at-the-end", |ground| dialogue(ground, &UNTIL_CLOSE)).late().quick(),
     Case::code("unix-client-shuts-its-side", |ground| dialogue(ground, &SHUT)).late(),
     Case::code("unix-server-gone", |ground| dialogue(ground, &SERVER_GONE)).late(),
@@ -53,6 +55,9 @@ const PIECES: Script = Script::new(
     &[Request::new(0, 1), Request::new(2, 3)],
 )
 .cut(5, 5);
+
+/// Less than any method takes.
+const TINY_PIECES: Script = PIECES.cut(2, 2);
 
 /// The answer is as long as the connection, as nginx has it from services behind a socket.
 const UNTIL_CLOSE: Script = Script::new(
@@ -123,6 +128,24 @@ fn connect_to(address: &SocketAddr) -> Result<Talk, String> {
     };
     let (client, server) = ends().map_err(|e| format!("connect to {address:?}: {e}"))?;
     Talk::of_streams(client, server)
+}
+
+/// What only begins like a request, and then an exchange on the same connection.
+fn no_request(ground: &mut Ground) -> Result<(), String> {
+    ground.watch_family()?;
+    ground.expect_joined();
+    let mut talk = connect(ground)?;
+    for part in [&b"G"[..], b"UESS\r\n", b"PO", b"<- {}\r\n"] {
+        talk.pass(End::Client, part)?;
+    }
+    talk.pass(End::Server, b"HO")?;
+    // The last byte begins nothing, and is followed by what could begin a request by itself.
+    talk.pass(End::Client, b"P")?;
+    talk.pass(End::Client, b" T")?;
+    exchange(ground, &mut talk)?;
+    exchange(ground, &mut talk)?;
+    ground.keep(talk);
+    Ok(())
 }
 
 fn keep_alive(ground: &mut Ground) -> Result<(), String> {
