@@ -34,7 +34,8 @@ pub type Arguments = [u64; 6];
 
 /// From a thread to its Python thread state, and to the context (`contextvars`) that it runs.
 ///
-/// Identity: the context's address · the address of its variables · 0. A thread outside of every context has none.
+/// Identity: the context's address · the address of its variables · the context of the asyncio task that waits for the running
+/// one, 0 where none does or it is not known. A thread outside of every context has none.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Cpython {
     /// Where the word is that leads to the thread state, counted from the thread pointer (`fsbase`, `tpidr_el0`).
@@ -46,6 +47,11 @@ pub struct Cpython {
     pub context: u16,
     /// Offset of `ctx_vars` in a context.
     pub variables: u16,
+    /// Address of `_asyncio`'s dictionary of running tasks, by event loop; 0 where unknown. Given for 3.11 only: what leads from a
+    /// task to the one that waits for it is read by that release's offsets.
+    pub tasks: u64,
+    /// Address of `PyCFunction_Type`.
+    pub builtin: u64,
 }
 
 impl Cpython {
@@ -55,14 +61,14 @@ impl Cpython {
             Some(offset) => 1 + offset as u64,
             None => 0,
         };
-        [self.slot as u64, table, self.context as u64, self.variables as u64, 0, 0]
+        [self.slot as u64, table, self.context as u64, self.variables as u64, self.tasks, self.builtin]
     }
 
     /// Of arguments.
     #[inline(always)]
-    pub const fn from_arguments([slot, table, context, variables, ..]: Arguments) -> Self {
+    pub const fn from_arguments([slot, table, context, variables, tasks, builtin]: Arguments) -> Self {
         let table = if table == 0 { None } else { Some((table - 1) as u16) };
-        Self { slot: slot as i64, table, context: context as u16, variables: variables as u16 }
+        Self { slot: slot as i64, table, context: context as u16, variables: variables as u16, tasks, builtin }
     }
 }
 
@@ -157,7 +163,7 @@ mod tests {
     #[test]
     fn layouts_survive_the_settings() {
         for table in [None, Some(0), Some(24)] {
-            let layout = Cpython { slot: -8, table, context: 224, variables: 24 };
+            let layout = Cpython { slot: -8, table, context: 224, variables: 24, tasks: 1 << 46, builtin: 1 << 45 };
             assert_eq!(Cpython::from_arguments(layout.to_arguments()), layout);
         }
         let layout = Go {

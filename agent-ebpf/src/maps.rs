@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //! Every map, with its writer, its reader, its capacity and what happens when it is full.
 
+use core::ptr;
+
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::SkStorage,
+    helpers::generated::bpf_sk_storage_get,
     macros::{btf_map, map},
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
@@ -17,7 +20,10 @@ use spantap_common::{
     settings::ProcessSettings,
 };
 
-use crate::state::{Batch, Counted, Ends, RingTask, RingWait, RingWaits, State};
+use crate::{
+    kernel::Sock,
+    state::{Batch, Counted, Ends, RingTask, RingWait, RingWaits, State},
+};
 
 /// Records. Written by every probe, read by the agent. Full: the record is dropped and `LOST[RingFull]` counts it.
 #[map]
@@ -105,3 +111,20 @@ pub(crate) static RING_WAITS: LruHashMap<RingWait, RingWaits> = LruHashMap::with
 /// What each of those requests waits for, by its address. Written and read as above. Full: as above.
 #[map]
 pub(crate) static RING_REQUESTS: LruHashMap<u64, RingWait> = LruHashMap::with_max_entries(MAX_RING_WAITS, 0);
+
+/// A value that lives in a socket; with `BPF_SK_STORAGE_GET_F_CREATE` in `flags` it is made, of zeros, if need be.
+///
+/// `T` must be valid for every bit pattern, and be prepared for two CPUs at once: see at the types.
+#[expect(
+    clippy::mut_from_ref,
+    reason = "the value is in the kernel's memory, not behind the static that names the map"
+)]
+#[inline(always)]
+pub(crate) fn in_socket<T>(map: &'static SkStorage<T>, sock: Sock, flags: u64) -> Option<&'static mut T> {
+    let map = (&raw const *map).cast_mut().cast();
+    // SAFETY: the helper takes the map, the trusted pointer and, for a new value, zeros. aya's own wrapper takes another
+    // kind of context.
+    let value = unsafe { bpf_sk_storage_get(map, sock.as_ptr().cast_mut().cast(), ptr::null_mut(), flags) };
+    // SAFETY: the value lives until the program returns (RCU).
+    unsafe { value.cast::<T>().as_mut() }
+}

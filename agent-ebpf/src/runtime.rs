@@ -88,7 +88,70 @@ fn cpython(layout: Cpython) -> Option<Identity> {
     if context == 0 {
         return None;
     }
-    Some([context, at(context, layout.variables)?, 0])
+    let waiting = if layout.tasks == 0 { None } else { waiting_task(layout, context) };
+    Some([context, at(context, layout.variables)?, waiting.unwrap_or(0)])
+}
+
+/// The context of the asyncio task that waits for the one which runs in `context`. All offsets are those of CPython 3.11, and what
+/// they lead to is compared with what must be there.
+#[inline(always)]
+fn waiting_task(layout: Cpython, context: u64) -> Option<u64> {
+    let task = running_task(word(layout.tasks)?).filter(|task| at(*task, TASK_CONTEXT) == Some(context))?;
+    // What is called first when the task is done: the waiting task goes on, or else one of `asyncio.gather` or `asyncio.wait` is
+    // called, which completes a future that the task waits for.
+    let callback = at(task, FUTURE_CALLBACK)?;
+    let waiting = match wakes(layout, callback) {
+        Some(waiting) => waiting,
+        None => {
+            let variables = at(callback, FUNCTION_CLOSURE)?;
+            let mut found = None;
+            for index in 0..MAX_VARIABLES {
+                let future = at(variables, TUPLE_ITEMS + 8 * index).and_then(|cell| at(cell, CELL_VALUE));
+                let callback = future.and_then(|future| at(future, FUTURE_CALLBACK));
+                found = callback.and_then(|callback| wakes(layout, callback));
+                if found.is_some() {
+                    break;
+                }
+            }
+            found?
+        }
+    };
+    if at(waiting, OBJECT_TYPE)? != at(task, OBJECT_TYPE)? {
+        return None;
+    }
+    at(waiting, TASK_CONTEXT)
+}
+
+/// The one task of a dictionary of running tasks: a task is put into it before each of its steps, and taken out after it.
+#[inline(always)]
+fn running_task(tasks: u64) -> Option<u64> {
+    if at(tasks, DICT_USED)? != 1 {
+        return None;
+    }
+    let keys = at(tasks, DICT_KEYS)?;
+    // dk_log2_size, dk_log2_index_bytes, dk_kind
+    let [_, index, kind, ..] = at(keys, KEYS_SIZES)?.to_le_bytes();
+    let entries = at(keys, KEYS_ENTRIES)?;
+    if kind != KEYS_GENERAL || index > MAX_INDEX || entries == 0 {
+        return None;
+    }
+    let first = keys.wrapping_add(KEYS_HEAD).wrapping_add(1 << (index & 31));
+    // Hash, key and value.
+    at(first.wrapping_add(24 * (entries - 1)), 16)
+}
+
+/// The task that a `task_wakeup` goes on with.
+#[inline(always)]
+fn wakes(layout: Cpython, callback: u64) -> Option<u64> {
+    if at(callback, OBJECT_TYPE)? != layout.builtin {
+        return None;
+    }
+    // `PyMethodDef` begins with the name.
+    let name = word(at(callback, BUILTIN_METHOD)?)?;
+    if word(name)? != u64::from_ne_bytes(*b"task_wak") {
+        return None;
+    }
+    at(callback, BUILTIN_SELF)
 }
 
 #[inline(always)]
@@ -161,6 +224,36 @@ fn connection(layout: Node, descriptor: u64) -> Option<[u64; 2]> {
     let object = word(watcher.wrapping_sub(Node::WATCHER.into()))?;
     Some([at(object, layout.wrap)?, at(object, layout.wrap + 8)?])
 }
+
+/// `ob_type` of every object.
+const OBJECT_TYPE: u16 = 8;
+
+/// `FutureObj.fut_callback0` and `TaskObj.task_context`.
+const FUTURE_CALLBACK: u16 = 24;
+const TASK_CONTEXT: u16 = 152;
+
+/// `PyCFunctionObject.m_ml` and `.m_self`, `PyFunctionObject.func_closure`, `PyTupleObject.ob_item` and `PyCellObject.ob_ref`.
+const BUILTIN_METHOD: u16 = 16;
+const BUILTIN_SELF: u16 = 24;
+const FUNCTION_CLOSURE: u16 = 72;
+const TUPLE_ITEMS: u16 = 24;
+const CELL_VALUE: u16 = 16;
+
+/// Variables of a closure that are looked at: `gather` has five.
+const MAX_VARIABLES: u16 = 6;
+
+/// `PyDictObject.ma_used` and `.ma_keys`; of these the sizes, `dk_nentries`, and the bytes before the index.
+const DICT_USED: u16 = 16;
+const DICT_KEYS: u16 = 32;
+const KEYS_SIZES: u16 = 8;
+const KEYS_ENTRIES: u16 = 24;
+const KEYS_HEAD: u64 = 32;
+
+/// `DICT_KEYS_GENERAL`: the keys are no strings.
+const KEYS_GENERAL: u8 = 0;
+
+/// Event loops of a process are few: the index of a dictionary of 32 Ki entries has 2^16 bytes.
+const MAX_INDEX: u8 = 16;
 
 /// The word at `offset` of what is at `address`.
 #[inline(always)]

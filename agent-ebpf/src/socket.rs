@@ -4,11 +4,9 @@
 //! In: a socket as some tracepoint shows it. Out: its [`State`], and records that introduce it or say which of its
 //! directions is over. It does not look at payload: `traffic.rs` decides what the bytes mean for the verdict.
 
-use core::ptr;
-
 use aya_ebpf::{
     bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE},
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_sk_storage_get},
+    helpers::bpf_get_current_pid_tgid,
 };
 use spantap_common::{
     abi::TURNS_PER_LOOK,
@@ -24,7 +22,7 @@ use crate::{
     globals,
     kernel::{Positions, Sock, Stream},
     loss,
-    maps::{AGENT_CONNECTIONS, NEW_STATE, PORTS, PROCESSES, SOCKETS, SOCKETS_BY_ADDRESS, UNWANTED},
+    maps::{AGENT_CONNECTIONS, NEW_STATE, PORTS, PROCESSES, SOCKETS, SOCKETS_BY_ADDRESS, UNWANTED, in_socket},
     slot::Slot,
     state::{IGNORED, PROBING, State, UNKNOWN},
     task,
@@ -33,7 +31,7 @@ use crate::{
 /// The socket's state, if it has one.
 #[inline(always)]
 pub(crate) fn find(sock: Sock) -> Option<&'static mut State> {
-    if sock.is_address() { by_address(sock) } else { storage(sock, 0) }
+    if sock.is_address() { by_address(sock) } else { in_socket(&SOCKETS, sock, 0) }
 }
 
 /// The socket's state, made now if need be.
@@ -42,7 +40,7 @@ pub(crate) fn find_or_make(sock: Sock) -> Option<&'static mut State> {
     let state = if sock.is_address() {
         by_address(sock).or_else(|| insert(sock))
     } else {
-        storage(sock, BPF_SK_STORAGE_GET_F_CREATE.into())
+        in_socket(&SOCKETS, sock, BPF_SK_STORAGE_GET_F_CREATE.into())
     };
     if state.is_none() {
         loss::count(Reason::SocketStateFull);
@@ -286,26 +284,9 @@ pub(crate) fn shut(cookie: u64, positions: Positions, how: Shut, errno: u16) -> 
 }
 
 #[inline(always)]
-fn storage(sock: Sock, flags: u64) -> Option<&'static mut State> {
-    // SAFETY: the helper takes the map, the trusted pointer and, for a new value, zeros. aya's own wrapper takes
-    // another kind of context.
-    let state = unsafe {
-        bpf_sk_storage_get(
-            (&raw const SOCKETS).cast_mut().cast(),
-            sock.as_ptr().cast_mut().cast(),
-            ptr::null_mut(),
-            flags,
-        )
-    };
-    // SAFETY: the value lives until the program returns (RCU), is `repr(C)` and valid for every bit pattern; what its
-    // sharing costs is said at `State`.
-    unsafe { state.cast::<State>().as_mut() }
-}
-
-#[inline(always)]
 fn by_address(sock: Sock) -> Option<&'static mut State> {
     let state = SOCKETS_BY_ADDRESS.get_ptr_mut(sock.as_ptr() as u64)?;
-    // SAFETY: as in `storage`; the map may give the entry to another socket meanwhile, which costs what sharing does.
+    // SAFETY: valid for every bit pattern; what its sharing costs is said at `State`. The map may give the entry to another socket meanwhile, which costs what sharing does.
     unsafe { state.as_mut() }
 }
 

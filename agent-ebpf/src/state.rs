@@ -80,7 +80,8 @@ pub(crate) const CAPTURED: u32 = 2;
 /// Left alone for good.
 pub(crate) const IGNORED: u32 = 3;
 
-/// How far a unix socket has come. Made for both ends of a connection at once, so that both count from the same byte.
+/// How far a unix socket has come. Made for both ends of a connection at once, so that both count from the same byte. Both
+/// ends write into it, and two threads that use one end at once may cost each other an update: then the ends do not join.
 #[repr(C)]
 pub(crate) struct Counted {
     /// Bytes that were written, modulo 2^32.

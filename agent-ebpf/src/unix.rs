@@ -8,9 +8,7 @@
 //! The kernel numbers no byte of a unix stream, so that the probes count. Every write passes them; a read by splice(2)
 //! does not, which shows when the queue is empty while fewer bytes were read than written.
 
-use core::ptr;
-
-use aya_ebpf::{bindings::BPF_SK_STORAGE_GET_F_CREATE, helpers::generated::bpf_sk_storage_get};
+use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use spantap_common::{
     abi::UNIX_SILENCE,
     endpoint::Endpoint,
@@ -26,7 +24,7 @@ use spantap_common::{
 use crate::{
     kernel::{Positions, Sock},
     loss,
-    maps::COUNTED,
+    maps::{COUNTED, in_socket},
     slot::Slot,
     socket,
     state::{Counted, State},
@@ -169,34 +167,18 @@ fn ended(sock: Sock, how: Shut, errno: u16) -> Option<()> {
         return None;
     }
     *told = 1;
-    let counted = counted(sock, 0)?;
+    let counted = in_socket(&COUNTED, sock, 0)?;
     let positions = Positions { read: counted.read, write: counted.written, unread: 0 };
     socket::shut(state.cookie, positions, how, errno)
 }
 
 #[inline(always)]
 fn counted_or_made(sock: Sock) -> Option<&'static mut Counted> {
-    let counted = counted(sock, BPF_SK_STORAGE_GET_F_CREATE.into());
+    let counted = in_socket(&COUNTED, sock, BPF_SK_STORAGE_GET_F_CREATE.into());
     if counted.is_none() {
         loss::count(Reason::SocketStateFull);
     }
     counted
-}
-
-#[inline(always)]
-fn counted(sock: Sock, flags: u64) -> Option<&'static mut Counted> {
-    // SAFETY: the helper takes the map, a pointer to a socket and, for a new value, zeros.
-    let counted = unsafe {
-        bpf_sk_storage_get(
-            (&raw const COUNTED).cast_mut().cast(),
-            sock.as_ptr().cast_mut().cast(),
-            ptr::null_mut(),
-            flags,
-        )
-    };
-    // SAFETY: the value lives until the program returns (RCU), is `repr(C)` and valid for every bit pattern. Both ends
-    // write into it, and two threads that use one end at once may cost each other an update: then the ends do not join.
-    unsafe { counted.cast::<Counted>().as_mut() }
 }
 
 // `include/uapi/asm-generic/errno.h`.

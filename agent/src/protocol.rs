@@ -124,7 +124,7 @@ pub struct Request {
 pub struct Passed {
     /// Ids that applications give to a request and pass on with the calls they make for it. No secrets, and no numbers
     /// that repeat: at least [`SHORTEST_ID`] characters.
-    pub ids: SmallVec<[Box<str>; 1]>,
+    pub ids: SmallVec<[Arc<str>; 1]>,
     /// Contexts of other traces, and the format of each.
     pub others: Vec<Named>,
 }

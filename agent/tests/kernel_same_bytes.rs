@@ -15,12 +15,16 @@ use std::{
     io::{BufRead as _, BufReader, Error, Read as _, Seek as _, Write as _},
     mem,
     net::{TcpListener, TcpStream},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
     process::{Command, Stdio},
     ptr, thread,
     time::Duration,
 };
 
+use io_uring::{IoUring, opcode, types::Fd};
 use process::{Process, wait_until};
 
 #[test]
@@ -93,6 +97,11 @@ fn conversation(listener: &TcpListener) -> Vec<Returned> {
     vectors(&mut said, &connect());
     messages(&mut said, &connect());
     files(&mut said, &connect());
+    elsewhere(&mut said, &connect());
+    // Of a thread of its own: what a ring leaves behind when it goes interrupts whatever its thread does next.
+    thread::scope(|scope| scope.spawn(|| rings(&mut said, &connect())).join().expect("no panic"));
+    let (near, far) = UnixStream::pair().expect("a pair");
+    plain(&mut said, &(TcpStream::from(OwnedFd::from(near)), TcpStream::from(OwnedFd::from(far))));
     mistakes(&mut said, &connect());
     interrupted(&mut said, &connect());
     flooded(&mut said, &connect());
@@ -194,6 +203,59 @@ fn files(said: &mut Transcript, (near, far): &(TcpStream, TcpStream)) {
     said.call("splice to a socket", splice(out.as_raw_fd(), far.as_raw_fd()), &[]);
     arrived(near, REQUEST.len());
     said.receive("what was spliced", near, 4096, 0);
+}
+
+/// Calls at no position, bytes that are not copied, and bytes that are doubled on their way.
+fn elsewhere(said: &mut Transcript, (near, far): &(TcpStream, TcpStream)) {
+    let mut bytes = REQUEST.to_vec();
+    let part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: the part is of a buffer of this function, here and below; a socket has no position.
+    said.call("pwritev2", unsafe { libc::pwritev2(near.as_raw_fd(), &raw const part, 1, -1, 0) }, &bytes);
+    arrived(far, REQUEST.len());
+    // SAFETY: as above.
+    said.call("preadv2", unsafe { libc::preadv2(far.as_raw_fd(), &raw const part, 1, -1, 0) }, &bytes);
+    // SAFETY: as above.
+    said.call("pwritev2 at 0", unsafe { libc::pwritev2(near.as_raw_fd(), &raw const part, 1, 0, 0) }, &[]);
+    said.send("zero copy that nobody allowed", far, RESPONSE, libc::MSG_ZEROCOPY);
+    arrived(near, RESPONSE.len());
+    said.receive("the answer", near, 4096, 0);
+
+    let (out, mut into) = std::io::pipe().expect("a pipe");
+    let (second_out, second_into) = std::io::pipe().expect("a pipe");
+    into.write_all(REQUEST).expect("write");
+    // SAFETY: both descriptors are open.
+    said.call("tee", unsafe { libc::tee(out.as_raw_fd(), second_into.as_raw_fd(), 4096, 0) }, &[]);
+    // SAFETY: as above; no offsets are passed.
+    let spliced =
+        unsafe { libc::splice(second_out.as_raw_fd(), ptr::null_mut(), near.as_raw_fd(), ptr::null_mut(), 4096, 0) };
+    said.call("splice of what was doubled", spliced, &[]);
+    arrived(far, REQUEST.len());
+    said.receive("what was doubled", far, 4096, 0);
+}
+
+/// The results of io_uring's requests.
+fn rings(said: &mut Transcript, (near, far): &(TcpStream, TcpStream)) {
+    let mut ring = IoUring::new(4).expect("a ring");
+    let mut bytes = [0_u8; 128];
+    let (from, to) = (Fd(near.as_raw_fd()), Fd(far.as_raw_fd()));
+    for (name, entry) in [
+        ("ring's send", opcode::Send::new(from, REQUEST.as_ptr(), REQUEST.len() as u32).build()),
+        ("ring's recv", opcode::Recv::new(to, bytes.as_mut_ptr(), 128).build()),
+        ("ring's write", opcode::Write::new(to, RESPONSE.as_ptr(), RESPONSE.len() as u32).build()),
+        ("ring's read", opcode::Read::new(from, bytes.as_mut_ptr(), 128).build()),
+        ("ring's recv of nothing", opcode::Recv::new(from, bytes.as_mut_ptr(), 128).flags(libc::MSG_DONTWAIT).build()),
+        ("ring's send of no memory", opcode::Send::new(from, ptr::without_provenance(8), 10).build()),
+    ] {
+        // SAFETY: the buffers outlive the ring; the kernel finds no memory at the last address and says so.
+        unsafe { ring.submission().push(&entry) }.expect("room");
+        ring.submit_and_wait(1).expect("io_uring_enter");
+        let result = ring.completion().next().expect("completed").result();
+        // SAFETY: the kernel writes into the buffer behind the compiler's back.
+        let seen = unsafe { ptr::read_volatile(&raw const bytes) };
+        // A ring returns its errno as the result.
+        said.0.push(Returned(name, result as isize, 0, 0));
+        said.call("what it left", 0, &seen);
+    }
 }
 
 /// Memory that is not there, descriptors that are none, no connection.

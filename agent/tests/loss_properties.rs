@@ -178,6 +178,21 @@ fn a_full_table_gives_up_the_quietest() {
     assert_eq!(heard.spans.len(), 3, "what it had seen of the first is a span");
 }
 
+#[test]
+fn records_that_are_none_are_counted_and_harm_nobody() {
+    let mut stage = Stage::new(Limits::default());
+    let mut wire = Wire::client(1, 8080);
+    stage.says(&mut wire, Direction::Write, b"GET /201 HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (nothing, noise) = ([0; 0], [0xff; 200]);
+    for record in [&nothing[..], &noise[..7], &noise] {
+        stage.arrives(&mut wire, record);
+    }
+    stage.says(&mut wire, Direction::Read, b"HTTP/1.1 201 X\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(stage.pipeline.vitals().lost.records.of(Reason::BadRecord), 3);
+    let heard = stage.finish();
+    assert_eq!((heard.spans.len(), heard.vitals.lost.requests.total()), (1, 0));
+}
+
 // --- Conversations ---
 
 /// One exchange.

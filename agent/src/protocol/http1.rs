@@ -434,8 +434,8 @@ impl Http1 {
     fn request(&mut self, text: &[u8], first: Moment, position: u32, out: &mut Vec<Message>) -> Result<(), GiveUp> {
         let connection = &mut self.connection;
         let read = head::request(text, |head| {
-            let said = (head.context.clone(), head.passed.clone());
-            (head.method, Framing::of_request(head), said, attributes::of_request(head, connection))
+            let attributes = attributes::of_request(head, connection);
+            (head.method, Framing::of_request(head), (head.context.take(), head.passed.take()), attributes)
         });
         let (method, framing, (context, passed), attributes) = match read {
             Ok(read) => read,

@@ -18,6 +18,7 @@ mod act;
 mod callbacks;
 mod content;
 mod header;
+mod order;
 mod runtime;
 mod source;
 mod thread;
@@ -25,8 +26,7 @@ mod trust;
 mod turn;
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::Duration,
 };
 
@@ -37,6 +37,7 @@ use self::{
     callbacks::Callbacks,
     content::Content,
     header::Header,
+    order::Order,
     runtime::Tasks,
     source::{Claim, Claims, Source},
     thread::Thread,
@@ -94,9 +95,7 @@ pub enum Outcome {
 #[derive(Debug, Default)]
 pub struct Parenting {
     /// Acts that others may still overtake. Law: waiting.len() <= MOST_WAITING.
-    waiting: BinaryHeap<Reverse<Waiting>>,
-    /// Acts taken in so far: what happened at one moment stays in order.
-    taken: u64,
+    waiting: Order,
     runtimes: Table<u32, Runtime>,
     /// A process that does nothing at the moment keeps its entry: it will again, and what was learned about it is dear.
     /// Law: at most [`MOST_IDLE`] are idle.
@@ -106,12 +105,6 @@ pub struct Parenting {
     /// Emptied after every act.
     claims: Claims,
     outcomes: VecDeque<Outcome>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    act: Act,
-    order: u64,
 }
 
 #[derive(Debug)]
@@ -164,27 +157,28 @@ impl Parenting {
 
     /// Takes an act in; acts may come in any order within [`SETTLE`].
     pub(crate) fn take(&mut self, act: Act, links: &mut Links) {
-        self.taken += 1;
-        self.waiting.push(Reverse(Waiting { act, order: self.taken }));
-        if self.waiting.len() > MOST_WAITING {
+        self.waiting.push(act);
+        if self.waiting.len() > MOST_WAITING
+            && let Some(first) = self.waiting.pop()
+        {
             links.hurried += 1;
-            self.step(links);
+            self.step(&first, links);
         }
     }
 
     /// Looks at everything that happened until a while before `now`.
     pub fn settle(&mut self, now: Timestamp, links: &mut Links) {
         let horizon = Timestamp(now.0.saturating_sub(SETTLE.as_nanos() as u64));
-        while self.waiting.peek().is_some_and(|Reverse(next)| next.act.at <= horizon) {
-            self.step(links);
+        while let Some(next) = self.waiting.pop_until(horizon) {
+            self.step(&next, links);
         }
         self.expire(horizon, links);
     }
 
     /// Nothing more will come: decides everything.
     pub fn finish(&mut self, links: &mut Links) {
-        while !self.waiting.is_empty() {
-            self.step(links);
+        while let Some(next) = self.waiting.pop() {
+            self.step(&next, links);
         }
         self.expire(Timestamp(u64::MAX), links);
         let pids: Vec<u32> = self.processes.keys().copied().collect();
@@ -201,19 +195,18 @@ impl Parenting {
     // --- Acts ---
 
     /// Looks at the next act.
-    fn step(&mut self, links: &mut Links) {
-        let Some(Reverse(Waiting { act, .. })) = self.waiting.pop() else { return };
+    fn step(&mut self, act: &Act, links: &mut Links) {
         let pid = act.pid;
         match act.what {
             What::Received { request, .. } => {
                 self.process(pid).received(request);
-                self.show(&act, links);
+                self.show(act, links);
             }
             What::Called { call, .. } => {
                 let process = self.process(pid);
                 process.called(call, act.at);
                 let nobody = process.open.is_empty();
-                self.show(&act, links);
+                self.show(act, links);
                 if nobody {
                     self.decide(pid, call, act.at, Verdict::Nobody, links);
                 }
@@ -223,15 +216,15 @@ impl Parenting {
                 if let Some(first) = answered {
                     self.answering(pid, request, first.at, first.task, links);
                 }
-                self.over(&act, request, links);
+                self.over(act, request, links);
             }
             What::Ended { call, .. } => {
-                self.show(&act, links);
+                self.show(act, links);
                 if self.processes.get(&pid).is_some_and(|process| process.undecided.contains_key(&call)) {
                     self.deadlines.push_back((act.at.plus(EVIDENCE_WAIT), pid, call));
                 }
             }
-            What::Read { .. } => self.show(&act, links),
+            What::Read { .. } => self.show(act, links),
             What::Exited => {
                 self.exited(pid, links);
                 self.runtimes.remove(&pid);
@@ -439,34 +432,6 @@ impl Call {
             return Some(Verdict::Contradicted);
         }
         Some(Verdict::Is(request, method))
-    }
-}
-
-// --- Order ---
-
-impl Waiting {
-    fn key(&self) -> (Timestamp, u64) {
-        (self.act.at, self.order)
-    }
-}
-
-impl PartialEq for Waiting {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for Waiting {}
-
-impl PartialOrd for Waiting {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Waiting {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.key().cmp(&other.key())
     }
 }
 

@@ -558,7 +558,7 @@ impl From<&TraceContext> for Trace {
 }
 
 /// The ids that the request passes on.
-fn ids_of(request: &Request) -> SmallVec<[Box<str>; 1]> {
+fn ids_of(request: &Request) -> SmallVec<[Arc<str>; 1]> {
     request.passed.as_ref().map(|passed| passed.ids.clone()).unwrap_or_default()
 }
 

@@ -168,6 +168,7 @@ pub(crate) const MODELS: &[Model] = &[
         |site| Ok(site.node("node.js", "timers")),
     ),
     node("node-fetch", &[One, Sequence, Parallel], None, &[], |site| Ok(site.node("node.js", "fetch"))),
+    node("node-fetch-timers", &[One, Sequence, Parallel], None, &[], |site| Ok(site.node("node.js", "fetch-timers"))),
     node("node-queue", &[One, Sequence], None, &[], |site| Ok(site.node("node.js", "queue"))),
     node("node-cluster", &[One, Sequence], None, &[], |site| Ok(site.node("node_cluster.js", "timers"))),
     go("go-default", &[One, Sequence, Fresh], Some(Sequence), Some(99.0), &[], |site| Ok(site.go("default"))),

@@ -211,7 +211,7 @@ pub(super) fn status_of(bytes: &[u8]) -> Option<u16> {
 }
 
 /// Takes a complete request head apart and hands it to `read`.
-pub(super) fn request<T>(head: &[u8], read: impl FnOnce(&RequestHead<'_>) -> T) -> Result<T, HeadError> {
+pub(super) fn request<T>(head: &[u8], read: impl FnOnce(&mut RequestHead<'_>) -> T) -> Result<T, HeadError> {
     let (head, lines) = repaired(head);
     let mut fields = [MaybeUninit::uninit(); MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
@@ -230,7 +230,7 @@ pub(super) fn request<T>(head: &[u8], read: impl FnOnce(&RequestHead<'_>) -> T) 
     };
     let (context, passed) =
         propagation::read(TraceContext::parse(named("traceparent"), named("tracestate")), parsed.headers);
-    Ok(read(&RequestHead {
+    Ok(read(&mut RequestHead {
         method: Method::parse(token),
         token,
         target,

@@ -4,6 +4,8 @@
 //! In: the header fields of one request. Out: the context that counts, and what else was said. W3C's context goes before
 //! all others; after it they stand in the order of [`Vendors::contexts`]. It does not judge whether an id is unique.
 
+use std::sync::Arc;
+
 use httparse::Header;
 use smallvec::SmallVec;
 
@@ -18,7 +20,7 @@ use crate::{
 /// The context among `headers`, of which `w3c` is W3C's, and everything else they say.
 pub(super) fn read(w3c: Option<TraceContext>, headers: &[Header<'_>]) -> (Option<TraceContext>, Option<Box<Passed>>) {
     let (mut vendors, mut any) = (Vendors::default(), false);
-    let mut ids = SmallVec::<[Box<str>; 1]>::new();
+    let mut ids = SmallVec::<[Arc<str>; 1]>::new();
     for Header { name, value } in headers {
         // The length and one byte tell most fields apart without looking at them.
         let field = match (name.len(), name.as_bytes().last().map(u8::to_ascii_lowercase)) {
@@ -57,7 +59,7 @@ pub(super) fn read(w3c: Option<TraceContext>, headers: &[Header<'_>]) -> (Option
     (context, passed)
 }
 
-fn id(value: &[u8]) -> Option<Box<str>> {
+fn id(value: &[u8]) -> Option<Arc<str>> {
     let id = str::from_utf8(value.trim_ascii()).ok()?;
     (SHORTEST_ID..=LONGEST_ID).contains(&id.len()).then(|| id.into())
 }

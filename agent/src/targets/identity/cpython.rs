@@ -10,12 +10,12 @@ use std::path::Path;
 
 use spantap_common::identity::Cpython;
 
-use super::{Memory, Unknown};
+use super::{Memory, Unknown, memory::Mapping};
 use crate::targets::elf;
 
 /// Looks for the layout.
 pub(super) fn find(process: &Path, memory: &Memory) -> Result<Cpython, Unknown> {
-    let runtime = runtime(process, memory).ok_or(Unknown::Never("it exports no _PyRuntime"))?;
+    let runtime = exported(process, memory, "_PyRuntime\0").ok_or(Unknown::Never("it exports no _PyRuntime"))?;
     let interpreter =
         Interpreter::find(memory, runtime).ok_or(Unknown::NotYet("it has no interpreter of a known shape"))?;
     let threads = interpreter.threads(memory);
@@ -23,17 +23,19 @@ pub(super) fn find(process: &Path, memory: &Memory) -> Result<Cpython, Unknown> 
     let (slot, table) = slot(memory, &pointers).ok_or(Unknown::Never("its threads do not lead to their states"))?;
     let context =
         context(memory, interpreter.object, &threads).ok_or(Unknown::NotYet("it runs nothing in a context"))?;
-    Ok(Cpython { slot, table, context, variables: interpreter.object + WORD })
+    let tasks = if interpreter.has_known_tasks { tasks(memory) } else { None }.unwrap_or_default();
+    let builtin = exported(process, memory, "PyCFunction_Type\0").unwrap_or_default();
+    Ok(Cpython { slot, table, context, variables: interpreter.object + WORD, tasks, builtin })
 }
 
-/// The address of `_PyRuntime`: extensions need it, so the executable or libpython exports it, stripped or not.
-fn runtime(process: &Path, memory: &Memory) -> Option<u64> {
+/// The address of what extensions need: the executable or libpython exports it, stripped or not.
+fn exported(process: &Path, memory: &Memory, name: &str) -> Option<u64> {
     let first_of_a_file = |name: &str| name.starts_with('/');
     let is_python = |name: &str| name.rsplit('/').next().is_some_and(|file| file.starts_with("libpython"));
     let executable = memory.mappings.iter().find(|mapping| first_of_a_file(&mapping.name));
     let library = memory.mappings.iter().find(|mapping| is_python(&mapping.name));
     [library, executable].into_iter().flatten().find_map(|mapping| {
-        let symbol = elf::symbol(&mapping.open(process)?, "_PyRuntime\0")?;
+        let symbol = elf::symbol(&mapping.open(process)?, name)?;
         // Where the linker thought that this part of the file would be, and where it is.
         let bias = mapping.start.wrapping_sub(symbol.address_of(mapping.offset)?);
         Some(symbol.address.wrapping_add(bias))
@@ -47,6 +49,8 @@ struct Interpreter {
     threads: u64,
     /// Bytes of an object's header: more without a global interpreter lock. Its last word is the type.
     object: u16,
+    /// Of the release whose tasks the probes can read.
+    has_known_tasks: bool,
 }
 
 impl Interpreter {
@@ -58,14 +62,17 @@ impl Interpreter {
             let object = if free_threaded == 0 { OBJECT } else { 2 * OBJECT };
             return Self::at(memory, runtime + interpreters, threads, object);
         }
-        LAYOUTS.iter().find_map(|(interpreters, threads)| Self::at(memory, runtime + interpreters, *threads, OBJECT))
+        LAYOUTS.iter().find_map(|layout @ (interpreters, threads)| {
+            let interpreter = Self::at(memory, runtime + interpreters, *threads, OBJECT)?;
+            Some(Self { has_known_tasks: *layout == LAYOUT_3_11, ..interpreter })
+        })
     }
 
     /// The interpreter that the word at `head` leads to, if its first thread knows it.
     fn at(memory: &Memory, head: u64, threads: u64, object: u16) -> Option<Self> {
         let address = memory.word(head).filter(|address| *address != 0)?;
         let threads = memory.word(address + threads)?;
-        let interpreter = Self { address, threads, object };
+        let interpreter = Self { address, threads, object, has_known_tasks: false };
         (memory.word(threads + THREAD_INTERPRETER)? == address).then_some(interpreter)
     }
 
@@ -163,12 +170,46 @@ fn context(memory: &Memory, object: u16, threads: &[Thread]) -> Option<u16> {
     found.all(|other| other == first).then_some(first)
 }
 
+/// Where `_asyncio` keeps its dictionary of running tasks: the one dictionary among its variables that holds nothing, or a task.
+/// Its types have some too, of their attributes and of their subclasses.
+fn tasks(memory: &Memory) -> Option<u64> {
+    let is_a = |object: u64, name: &str| {
+        let kind = memory.word(object.checked_add(u64::from(OBJECT - WORD))?)?;
+        let text = memory.word(kind.checked_add(u64::from(OBJECT + WORD))?)?;
+        memory.reads(text, &[name]).then_some(())
+    };
+    let is_tasks = |object: u64| {
+        is_a(object, "dict")?;
+        match memory.words(object, DICT_WORDS)[..] {
+            [_, _, 0, ..] => Some(()),
+            [_, _, 1, _, keys] => {
+                // dk_log2_index_bytes, dk_nentries; entries of three words follow the index.
+                let index = memory.word(keys + 8)?.to_le_bytes()[1];
+                let last = memory.word(keys + 24)?.checked_sub(1)?.checked_mul(24)?;
+                let entries = keys + 32 + 1_u64.checked_shl(index.into())?;
+                is_a(memory.word(entries.checked_add(last)? + 16)?, "_asyncio.Task")
+            }
+            _ => None,
+        }
+    };
+    let is_own = |mapping: &&Mapping| mapping.name.rsplit('/').next().is_some_and(|file| file.starts_with("_asyncio."));
+    let mut found = memory.mappings.iter().filter(is_own).filter(|mapping| mapping.writable).flat_map(|mapping| {
+        let words = memory.words(mapping.start, (mapping.length().min(MOST_VARIABLES) / 8) as usize);
+        let objects = words.into_iter().enumerate().filter(|(_, word)| *word != 0 && *word % 8 == 0);
+        let tasks = objects.filter(|(_, word)| is_tasks(*word).is_some());
+        tasks.map(|(index, _)| mapping.start + 8 * index as u64).collect::<Vec<_>>()
+    });
+    let only = found.next()?;
+    found.next().is_none().then_some(only)
+}
+
 /// `_Py_Debug_Cookie`.
 const COOKIE: &[u8] = b"xdebugpy";
 
 /// `_PyRuntime.interpreters.head`, and `tstate_head` or `threads.head` of an interpreter, of 3.9 and 3.10, 3.11, and 3.12
 /// (looked up on 3.9.18, 3.10.13, 3.11.7 and 3.12.1).
-const LAYOUTS: &[(u64, u64)] = &[(32, 8), (40, 16), (40, 72)];
+const LAYOUTS: &[(u64, u64)] = &[(32, 8), LAYOUT_3_11, (40, 72)];
+const LAYOUT_3_11: (u64, u64) = (40, 16);
 
 /// `PyThreadState.next` and `.interp`: so since 3.8, and in 3.13.
 const THREAD_NEXT: u64 = 8;
@@ -179,6 +220,12 @@ const FIRST_FIELD: usize = 3;
 
 /// The first 512 bytes of a thread state: `context` was at 208 to 240, and `thread_id` at 136 to 176, in 3.9 to 3.13.
 const THREAD_WORDS: usize = 64;
+
+/// `PyDictObject` to `ma_keys`.
+const DICT_WORDS: usize = 5;
+
+/// The variables of `_asyncio` have some KiB.
+const MOST_VARIABLES: u64 = 64 << 10;
 
 /// Server processes have some tens of Python threads.
 const MAX_THREADS: usize = 256;

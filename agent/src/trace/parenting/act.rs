@@ -4,6 +4,8 @@
 //! In: nothing. Out: [`Act`]s, ordered by kernel time. They say who did what to which exchange, and refuse to say what
 //! was said.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::{
@@ -35,7 +37,7 @@ pub(crate) enum What {
         /// The trace that its header names.
         trace: Option<TraceId>,
         /// Ids that the process may pass on.
-        ids: SmallVec<[Box<str>; 1]>,
+        ids: SmallVec<[Arc<str>; 1]>,
     },
     /// It read more of something: of a request's body, or of the response to a call.
     Read {
@@ -55,7 +57,7 @@ pub(crate) enum What {
         /// The trace that the header it wrote names.
         trace: Option<TraceId>,
         /// Ids that it passed on.
-        ids: SmallVec<[Box<str>; 1]>,
+        ids: SmallVec<[Arc<str>; 1]>,
     },
     /// It wrote the first byte of a request's response.
     Answering {

@@ -52,21 +52,20 @@ impl Source for Content {
 }
 
 impl Content {
-    fn received(&mut self, id: &str, request: ExchangeId) {
+    fn received(&mut self, id: &Arc<str>, request: ExchangeId) {
         if let Some(owner) = self.owners.get_mut(id) {
             if *owner != Some(request) {
                 *owner = None;
             }
             return;
         }
-        let id: Arc<str> = id.into();
         if self.order.len() >= MOST_IDS
             && let Some(oldest) = self.order.pop_front()
         {
             self.owners.remove(&oldest);
         }
-        self.order.push_back(Arc::clone(&id));
-        self.owners.insert(id, Some(request));
+        self.order.push_back(Arc::clone(id));
+        self.owners.insert(Arc::clone(id), Some(request));
     }
 }
 

@@ -2,8 +2,8 @@
 //! `runtime`: the task that writes the answer made the calls that were made under its identity meanwhile.
 //!
 //! In: acts whose tasks carry an identity, as the probes read it from the process's memory; what it means is said in
-//! `spantap_common::identity`. Out: the request whose answer a call's task has written, or a task that shares its variables,
-//! or the goroutine that has started the caller while it worked on that request. Identities are used again when their task is
+//! `spantap_common::identity`. Out: the request whose answer a call's task has written, or the task that waited for it, or one
+//! that shares its variables, or the goroutine that has started the caller while it worked on that request. Identities are used again when their task is
 //! gone: only the time between request and answer makes them mean one request. It says nothing where an identity is missing,
 //! and nothing more about a process in which one task was seen to answer two requests at once.
 //!
@@ -74,6 +74,8 @@ struct Call {
     task: u64,
     /// Go: who started that task. CPython: the variables of its context. 0 where there are none.
     kin: u64,
+    /// CPython: the task that waits for that one; 0 where there is none, or it is not known.
+    waits: u64,
     ended: bool,
     /// Two looks have shown two callers.
     torn: bool,
@@ -98,6 +100,7 @@ struct Answered {
 struct Who {
     task: u64,
     kin: u64,
+    waits: u64,
     generated: u64,
 }
 
@@ -125,11 +128,13 @@ impl Tasks {
     fn who(&self, by: Task) -> Who {
         let [first, second, third] = by.identity;
         match (self.reading, first) {
-            (Reading::Cpython, task) => Who { task, kin: second, generated: 0 },
+            (Reading::Cpython, task) => Who { task, kin: second, waits: third, generated: 0 },
             // In a connection's goroutine: of the one that waits.
-            (Reading::Go, 0) => Who { task: second, kin: third, generated: 0 },
+            (Reading::Go, 0) => Who { task: second, kin: third, waits: 0, generated: 0 },
             // A number that is below an id that was given out is no count of them.
-            (Reading::Go, task) => Who { task, kin: third, generated: if second >= task { second } else { 0 } },
+            (Reading::Go, task) => {
+                Who { task, kin: third, waits: 0, generated: if second >= task { second } else { 0 } }
+            }
         }
     }
 }
@@ -174,7 +179,7 @@ impl Source for Tasks {
 
 impl Tasks {
     fn called(&mut self, call: ExchangeId, by: Task, at: Timestamp, claims: &mut Claims) {
-        let Who { task, kin, .. } = self.who(by);
+        let Who { task, kin, waits, .. } = self.who(by);
         // A goroutine whose starter is between two requests was left behind by the first.
         if self.reading == Reading::Go && self.is_between(task, kin) {
             self.waited_for.failed(claims);
@@ -182,7 +187,7 @@ impl Tasks {
         if self.calls.len() >= MOST_CALLS {
             self.calls.pop_front();
         }
-        self.calls.push_back(Call { call, at, task, kin, ended: false, torn: false });
+        self.calls.push_back(Call { call, at, task, kin, waits, ended: false, torn: false });
     }
 
     /// Whether `starter` has answered requests, none of which is open, and `task` is not one of those that answer.
@@ -217,7 +222,7 @@ impl Tasks {
         // had begun by then is not known.
         let generated = if before.is_some_and(|before| before.at > since) { 0 } else { generated };
         let mut since = before.map_or(since, |before| since.max(before.at));
-        let own = |call: &&Call| call.task == who.task && call.at <= at;
+        let own = |call: &&Call| (call.task == who.task || call.waits == who.task) && call.at <= at;
         let called = self.calls.iter().filter(own).map(|call| call.at).max().unwrap_or_default();
         if let Some(last) = self.answered.insert(who.task, Answered { at, socket, called })
             && last.socket != socket
@@ -250,6 +255,8 @@ impl Tasks {
                 continue;
             }
             match self.reading {
+                // It waited for the one that called: what that did, it did for what this one is doing.
+                Reading::Cpython if call.waits == who.task => claims.is(call.call, request, LinkMethod::Runtime),
                 Reading::Cpython if own_variables && call.kin == who.kin => {
                     claims.is(call.call, request, LinkMethod::Runtime);
                 }
@@ -381,6 +388,20 @@ mod tests {
         let play = with(play, [0xa0, 0xaa, 0]).answers('A', 1);
         let play = with(play, [0xb0, 0xee, 0]).answers('B', 1);
         play.says("a<A(runtime) b<?");
+    }
+
+    #[test]
+    fn the_task_that_waits_for_a_child_is_its_caller() {
+        let accepts = |play: Play| with(play, [0x10, 0xee, 0]);
+        let play = accepts(play(Runtime::Python)).receives('A', 1).receives('B', 1);
+        let play = with(play, [0xb1, 0xee, 0xb0]).calls('b', 1);
+        let play = with(play, [0xa1, 0xee, 0xa0]).calls('a', 1);
+        // Nobody waits for this one.
+        let play = with(play, [0xc1, 0xee, 0]).calls('c', 1);
+        let play = with(play, [0, 0, 0]).hears('a', 1).hears('b', 1).hears('c', 1);
+        let play = with(play, [0xb0, 0xee, 0]).answers('B', 1);
+        let play = with(play, [0xa0, 0xee, 0]).answers('A', 1);
+        play.says("b<B(runtime) a<A(runtime) c<?");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 // node.js PORT BACKEND STYLE: one event loop.
 // callbacks: http.get, no timers. timers: the same with setTimeout around every call. promises: async functions around
-// http.get, no timers. fetch: async functions, timers/promises and fetch. queue: callbacks over an agent with 4 sockets,
-// so that most calls wait for one.
+// http.get, no timers. fetch: async functions around fetch, no timers. fetch-timers: the same with timers/promises around
+// every call. queue: callbacks over an agent with 4 sockets, so that most calls wait for one.
 'use strict';
 const http = require('node:http');
 const { setTimeout: sleep } = require('node:timers/promises');
@@ -58,12 +58,12 @@ function workByCallbacks(shape, id, answer) {
   next(0);
 }
 
-/** promises, fetch */
+/** promises, fetch, fetch-timers */
 async function workByPromises(shape, id, answer) {
   const byGet = (n) => new Promise((then) => get(shape, id, n, then));
   const byFetch = async (n) => (await fetch(`http://127.0.0.1:${backend}${path(shape, id, n)}`)).text();
-  const call = style === 'fetch' ? byFetch : byGet;
-  const wait = style === 'fetch' ? () => sleep(duration(shape)) : async () => compute();
+  const call = style === 'promises' ? byGet : byFetch;
+  const wait = style === 'fetch-timers' ? () => sleep(duration(shape)) : async () => compute();
   let parts = [];
   await wait();
   if (shape === 'parallel') {
@@ -79,7 +79,7 @@ async function workByPromises(shape, id, answer) {
   answer(parts.join(' '));
 }
 
-const work = style === 'promises' || style === 'fetch' ? workByPromises : workByCallbacks;
+const work = ['promises', 'fetch', 'fetch-timers'].includes(style) ? workByPromises : workByCallbacks;
 http.createServer((request, response) => {
   const [, , shape, id] = request.url.split('/');
   work(shape, id, (body) => response.end(body));
