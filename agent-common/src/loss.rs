@@ -48,6 +48,8 @@ reasons! {
     QueueFull = 10, "queue_full";
     /// The collector did not take the spans.
     ExportFailed = 11, "export_failed";
+    /// The agent did less, since more would have exceeded what it may take of the machine.
+    SelfBudget = 12, "self_budget";
 }
 
 impl Reason {

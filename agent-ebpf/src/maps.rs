@@ -58,6 +58,11 @@ pub(crate) static SOCKETS_BY_ADDRESS: LruHashMap<u64, State> = LruHashMap::with_
 #[map]
 pub(crate) static NEW_STATE: Array<State> = Array::with_max_entries(1, 0);
 
+/// One word: not 0 while calls of followed connections are only counted. Written by the agent, read for each call of such
+/// a connection.
+#[map]
+pub(crate) static COUNT_ONLY: Array<u32> = Array::with_max_entries(1, 0);
+
 /// What to do for a process, by tgid. Written by the agent, read once for each socket. Full: the agent's insertion
 /// fails, and the default verdict holds. Not preallocated: 32 Ki entries would cost 3 MiB for a handful of services.
 #[map]

@@ -19,7 +19,7 @@ use crate::{
     call::{Buffers, NoSegment},
     kernel::{Positions, Registers, Sock, Stream, Streams},
     loss,
-    maps::LEFT_ALONE,
+    maps::{COUNT_ONLY, LEFT_ALONE},
     payload::{self, Moved},
     runtime, socket,
     state::{CAPTURED, IGNORED, PROBING, State, UNKNOWN},
@@ -81,6 +81,10 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     let buffers =
         if flags & MSG_TRUNC != 0 { Buffers::unknown() } else { Buffers::of(sock, registers, direction, length) };
     let buffers = buffers.forgotten();
+    // Not before its buffers were looked for: a batch is counted message by message.
+    if COUNT_ONLY.get(0).is_some_and(|count_only| *count_only != 0) {
+        return counted(state);
+    }
     if state.verdict == PROBING {
         probe(state, buffers, direction, length, before)?;
     }
@@ -99,6 +103,26 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
         socket::caught_up(sock, state);
     }
     Some(())
+}
+
+/// The agent wants no records: the call is counted, and the connection goes on as one of which a record was lost.
+#[inline(always)]
+fn counted(state: &mut State) -> Option<()> {
+    loss::count(Reason::SelfBudget);
+    if state.verdict == PROBING {
+        // Its first bytes may have been a request: it is as if the connection were older than the agent, but who connected
+        // was seen.
+        state.prefix_length = 0;
+        state.midway = 1;
+        if state.origin == Origin::Connected.to_wire() {
+            state.origin = Origin::OlderConnected.to_wire();
+        } else if state.origin == Origin::Accepted.to_wire() {
+            state.origin = Origin::OlderAccepted.to_wire();
+        }
+    }
+    // Whatever is captured next begins with a full budget.
+    state.last_direction = 0;
+    None
 }
 
 /// A call moved bytes through the socket of which nothing is known, not even how many. Behind others they show as a gap; as

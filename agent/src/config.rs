@@ -42,7 +42,7 @@ use self::{
     tree::Settings,
     values::closest,
 };
-use crate::{enrich::route, export, kernel::Tier, metrics, pipeline, sample};
+use crate::{enrich::route, export, kernel::Tier, ladder::Budget, metrics, pipeline, sample};
 
 /// Everything `run` needs to know.
 #[derive(Clone, Debug)]
@@ -61,6 +61,8 @@ pub struct Config {
     pub quiet: bool,
     /// Attributes of every resource whose service declares no other value.
     pub resource: Vec<(String, String)>,
+    /// What the agent's process may take before it does less; none is as much as it needs.
+    pub budget: Option<Budget>,
     /// Bounds that tests change.
     pub bounds: Bounds,
 }
@@ -76,11 +78,13 @@ pub struct Bounds {
     pub pipeline: pipeline::Limits,
     /// `queue`: spans on their way to one output, instead of [`export::Limits::queue_spans`].
     pub queue_spans: Option<usize>,
+    /// `calm`: milliseconds instead of [`Budget::calm`].
+    pub calm: Option<Duration>,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { ring_bytes: RING_BYTES, pipeline: pipeline::Limits::default(), queue_spans: None }
+        Self { ring_bytes: RING_BYTES, pipeline: pipeline::Limits::default(), queue_spans: None, calm: None }
     }
 }
 
@@ -481,7 +485,8 @@ impl Desk<'_> {
     fn command(&mut self, command: CommandArguments) -> Command {
         match command {
             CommandArguments::Run(run) => {
-                let config = Config { output: self.output(), bounds: self.bounds(), ..self.config() };
+                let bounds = self.bounds();
+                let config = Config { output: self.output(), budget: self.budget(bounds), bounds, ..self.config() };
                 if run.print_config {
                     Command::Say(self.every_setting())
                 } else if run.validate {
@@ -537,8 +542,21 @@ impl Desk<'_> {
             record: None,
             quiet: settings.quiet == Some(Flag(true)),
             resource: settings.resource.iter().map(|(key, value)| (key.clone(), value.0.clone())).collect(),
+            budget: None,
             bounds: Bounds::default(),
         }
+    }
+
+    /// What a run may take. A recording, a demonstration and a replay are short, and asked for as a whole.
+    fn budget(&self, bounds: Bounds) -> Option<Budget> {
+        let budget = &self.settings.budget;
+        let unasked = self.layers.origin("budget.enabled") == Origin::Default;
+        if budget.enabled == Flag(false) || (cfg!(debug_assertions) && unasked) {
+            return None;
+        }
+        let usual = Budget::default();
+        let cpu = u32::try_from(budget.cpu.0).unwrap_or(u32::MAX);
+        Some(Budget { cpu, memory: budget.memory.0, calm: bounds.calm.unwrap_or(usual.calm) })
     }
 
     fn demo(&mut self) -> Command {
@@ -608,6 +626,7 @@ impl Desk<'_> {
                 Some(("exchanges", most)) => bounds.pipeline.exchanges = most as usize,
                 Some(("silence", ms)) => bounds.pipeline.silence = Duration::from_millis(ms.into()),
                 Some(("queue", most)) => bounds.queue_spans = Some(most as usize),
+                Some(("calm", ms)) => bounds.calm = Some(Duration::from_millis(ms.into())),
                 _ => self.variables.warn(format!("{TEST_BOUNDS} has no {}", setting.escape_debug())),
             }
         }

@@ -175,6 +175,7 @@ mod tests {
             record: None,
             quiet: false,
             resource: Vec::new(),
+            budget: None,
             bounds: Bounds::default(),
         };
         for style in [PrintStyle::Tree, PrintStyle::Text, PrintStyle::Json] {

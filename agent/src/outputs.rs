@@ -29,6 +29,7 @@ use crate::{
         Exporter, Limits, SpanLimits,
         stdout::{JsonLines, Reader},
     },
+    ladder::{self, Rung, Step},
     live::{
         messages::{self, Delivered, Shortfall, Silence, Start},
         screen::Width,
@@ -38,7 +39,7 @@ use crate::{
     metrics::own::{Books, Destination},
     sample::Sampler,
     time::{Timestamp, WallOffset},
-    vitals::{Tally, Vitals},
+    vitals::{Steps, Tally, Vitals},
 };
 
 /// The configured outputs.
@@ -59,6 +60,9 @@ pub struct Outputs<'a> {
     records: Tally,
     /// Of the last batch: what is held back leaves with it.
     wall: WallOffset,
+    steps: Steps,
+    /// Spans that would have been printed, had the agent not to do less.
+    thinned: u64,
 }
 
 impl<'a> Outputs<'a> {
@@ -83,6 +87,8 @@ impl<'a> Outputs<'a> {
             meter: Meter::open(&config.output.metrics, &config.output.metric_destinations, seed, runtime)?,
             records: Tally::default(),
             wall: WallOffset::default(),
+            steps: Steps::default(),
+            thinned: 0,
         })
     }
 
@@ -115,21 +121,33 @@ impl<'a> Outputs<'a> {
             meter.observe(&spans, now);
         }
         self.deliver(spans, wall, now);
-        let Self { config, exporters, sampler, meter, records, .. } = self;
+        let Self { config, exporters, sampler, meter, records, steps, .. } = self;
         if let Some(meter) = meter {
-            meter.tick(now, wall, || books(config, vitals, records, sampler, exporters));
+            let vitals = || Vitals { steps: *steps, ..vitals.clone() };
+            meter.tick(now, wall, || books(config, &vitals(), records, sampler, exporters));
         }
+    }
+
+    /// The agent does less from now on, or more again: says so, counts it, and lets only some traces leave where that is
+    /// the step.
+    pub fn stepped(&mut self, step: &Step) {
+        if step.to > step.from {
+            self.steps.down += 1;
+        } else {
+            self.steps.up += 1;
+        }
+        self.steps.rung = step.to as u64;
+        self.sampler.at_most(if step.to == Rung::Full { 1.0 } else { ladder::SHARE });
+        warn!("{step}");
     }
 
     fn deliver(&mut self, spans: Vec<ServiceSpan>, wall: WallOffset, now: Timestamp) {
         if self.exporters.is_empty() {
-            if let Some(printer) = &mut self.printer {
-                printer.take(spans, wall, now);
-            }
+            self.print(spans, wall, now);
             return;
         }
-        if let Some(printer) = &mut self.printer {
-            printer.take(spans.clone(), wall, now);
+        if self.printer.is_some() {
+            self.print(spans.clone(), wall, now);
         }
         let mut exported = Vec::with_capacity(spans.len());
         self.sampler.take(spans, now, &mut exported);
@@ -137,6 +155,14 @@ impl<'a> Outputs<'a> {
             meter.exemplify(&exported);
         }
         self.offer(exported);
+    }
+
+    fn print(&mut self, mut spans: Vec<ServiceSpan>, wall: WallOffset, now: Timestamp) {
+        let Some(printer) = &mut self.printer else { return };
+        let all = spans.len();
+        spans.retain(|span| self.sampler.has_room(span));
+        self.thinned += (all - spans.len()) as u64;
+        printer.take(spans, wall, now);
     }
 
     /// Gives every destination the spans.
@@ -190,7 +216,10 @@ impl<'a> Outputs<'a> {
             *delivered.exported.get_or_insert_default() += stats.exported;
             delivered.spooled += stats.spooled;
         }
-        vitals.unsampled = self.sampler.counts().unsampled;
+        let counts = self.sampler.counts();
+        vitals.unsampled = counts.unsampled;
+        vitals.lost.spans.add(Reason::SelfBudget, self.thinned + counts.thinned);
+        vitals.steps = self.steps;
         if let Some(meter) = self.meter {
             let books = books(self.config, vitals, &vitals.lost.records, &self.sampler, &self.exporters);
             meter.finish(now, self.wall, books, self.runtime, FLUSH);
@@ -219,6 +248,7 @@ fn books(config: &Config, vitals: &Vitals, records: &Tally, sampler: &Sampler, e
             dropped: dropped.to_vec(),
         }
     });
+    vitals.lost.spans.add(Reason::SelfBudget, sampler.counts().thinned);
     Books {
         in_flight: vitals.requests.saturating_sub(vitals.spans + vitals.lost.requests.total()),
         sampling: sampler.counts(),

@@ -199,8 +199,21 @@ impl Pipeline {
         self.behind.stopping = true;
     }
 
-    /// Ends everything that is still under way as truncated.
-    pub fn finish(&mut self, out: &mut Vec<ServiceSpan>) {
+    /// The probes are gone for a while: what is under way ends as truncated, and nobody is known afterwards, for who comes
+    /// and goes is not seen any more.
+    pub fn leave(&mut self, out: &mut Vec<ServiceSpan>) {
+        self.truncate();
+        let now = self.now;
+        let known: Vec<u32> = self.known.keys().copied().collect();
+        for pid in known {
+            self.known.remove(&pid);
+            self.behind.tracer.forgot(pid, now, &mut self.behind.vitals);
+            self.resources.forget(pid, now);
+        }
+        self.name_services(out);
+    }
+
+    fn truncate(&mut self) {
         let open: Vec<SocketId> = self.connections.keys().copied().collect();
         for id in open {
             if let Some(mut connection) = self.connections.remove(&id) {
@@ -209,6 +222,11 @@ impl Pipeline {
                 connection.talk.close(at, Cause::Truncated, &mut self.behind);
             }
         }
+    }
+
+    /// Ends everything that is still under way as truncated.
+    pub fn finish(&mut self, out: &mut Vec<ServiceSpan>) {
+        self.truncate();
         self.behind.tracer.finish(&mut self.behind.vitals, &mut self.behind.spans);
         debug_assert!(self.behind.vitals.balance(0), "the books at the end: {:?}", self.behind.vitals);
         self.name_services(out);

@@ -23,6 +23,7 @@ use rand::{TryRng as _, rngs::SysRng};
 use spantap_common::{
     abi::MAX_PROCESSES,
     event::{Kind, process::Life},
+    loss::Reason,
     settings::{ProcessSettings, Verdict},
 };
 use thiserror::Error;
@@ -30,7 +31,7 @@ use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     capture::{Frame, Preamble, Recorder, ReplayError, Replayer},
@@ -40,6 +41,7 @@ use crate::{
     event::{self, Event, Process},
     export::local,
     kernel::{Controls, Pace, Probes, Settings, Unsupported, ring},
+    ladder::{Ladder, Rung, Step, Usage},
     live::messages::Start,
     memory,
     outputs::Outputs,
@@ -52,6 +54,7 @@ use crate::{
         selection::Judge,
     },
     time::{Timestamp, WallOffset},
+    usage,
     vitals::{LeftAlone, Tally},
 };
 
@@ -105,14 +108,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let mut outputs = Outputs::open(config, &runtime)?;
     let mut watched = Watched::new(Judge::new(&config.selection).context("understand the selection")?);
     watched.meet_running();
-    let mut probes = Probes::attach(&Settings {
-        agent_pid: std::process::id(),
-        processes: watched.settings(),
-        ports: config.selection.ports.clone(),
-        ring_bytes: config.bounds.ring_bytes,
-        tier: config.tier,
-        ..Settings::default()
-    })?;
+    let mut probes = Probes::attach(&settings_of(config, &mut watched))?;
     memory::give_back();
     let start = Start {
         kernel: &kernel_release(),
@@ -133,6 +129,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let mut losses_read = Timestamp::default();
     let pace = Pace::new(config.bounds.ring_bytes);
     let mut looked = Instant::now();
+    let mut ladder = Ladder::new(config.budget);
     loop {
         // Asked before the ring is read: whatever was requested until then is in it.
         let asked = stop.asked() || deadline.is_some_and(|deadline| Instant::now() >= deadline);
@@ -152,7 +149,23 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         }
         if now.since(losses_read) >= READ_LOSSES {
             losses_read = now;
-            outputs.lost(&lost_records(&probes, &inlet), now);
+            let lost = lost_records(&probes, &inlet);
+            outputs.lost(&lost, now);
+            let usage = Usage {
+                cpu: usage::cpu(),
+                resident: usage::resident(),
+                records: inlet.pipeline.vitals().records,
+                dropped: lost.of(Reason::RingFull),
+            };
+            if let Some(step) = ladder.look(now, usage) {
+                match take(&step, config, &mut probes, &mut watched, &mut inlet) {
+                    Ok(()) => outputs.stepped(&step),
+                    Err(error) => {
+                        warn!("cannot do more again, will try later: {error:#}");
+                        ladder.refused(step, now);
+                    }
+                }
+            }
         }
 
         if asked && grace_ends.is_none() {
@@ -168,7 +181,11 @@ pub fn run(config: &Config) -> Result<(), RunError> {
             break;
         }
         // The ring was as empty as it ever is when the look before this one was over.
-        let rest = pace.rest(drained.bytes, looked.elapsed());
+        let rest = match ladder.rung() {
+            // Nobody writes into the ring.
+            Rung::Detached => LONG_REST,
+            Rung::Full | Rung::Sampled | Rung::Counted => pace.rest(drained.bytes, looked.elapsed()),
+        };
         looked = Instant::now();
         thread::sleep(rest);
     }
@@ -196,6 +213,45 @@ fn with_local_collector(config: &Config, runtime: &Runtime) -> Config {
         config.output.print = None;
     }
     config
+}
+
+/// What the probes are told before they run.
+fn settings_of(config: &Config, watched: &mut Watched) -> Settings {
+    Settings {
+        agent_pid: std::process::id(),
+        processes: watched.settings(),
+        ports: config.selection.ports.clone(),
+        ring_bytes: config.bounds.ring_bytes,
+        tier: config.tier,
+        ..Settings::default()
+    }
+}
+
+/// Takes a step as far as it concerns what is seen; which spans leave is the outputs' affair.
+fn take(
+    step: &Step,
+    config: &Config,
+    probes: &mut Probes,
+    watched: &mut Watched,
+    inlet: &mut Inlet,
+) -> anyhow::Result<()> {
+    if step.to == Rung::Detached {
+        probes.detach();
+        drain(probes, watched, inlet);
+        inlet.pipeline.leave(&mut inlet.spans);
+        memory::give_back();
+        return Ok(());
+    }
+    if step.from == Rung::Detached {
+        // Nobody has seen who came and went meanwhile.
+        let mut again = Watched::new(Judge::new(&config.selection).context("understand the selection")?);
+        again.meet_running();
+        let settings = settings_of(config, &mut again);
+        probes.attach_again(&settings)?;
+        *watched = again;
+        memory::give_back();
+    }
+    probes.controls().count_only(step.to >= Rung::Counted).context("tell the probes whether to count only")
 }
 
 /// What was in the ring when it was looked at.
@@ -647,6 +703,9 @@ fn settings(verdict: Verdict) -> ProcessSettings {
 
 /// How long requests under way may take to end once the agent was asked to.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// Between two looks while no probe is attached: signals and scrapers wait no longer.
+const LONG_REST: Duration = Duration::from_millis(100);
 
 /// How long the start may take for first looks into processes that run already: some milliseconds each.
 const FIRST_LOOKS: Duration = Duration::from_millis(500);

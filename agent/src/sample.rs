@@ -69,16 +69,20 @@ pub struct Sampler {
     remote: Strategies,
     /// Services whose strategy somebody else knows. Law: at most [`MOST_SERVICES`].
     services: HashSet<Arc<str>>,
+    /// What every trace has to pass besides: more than [`Threshold::ALWAYS`] while the agent has to do less.
+    floor: Threshold,
     counts: Counts,
 }
 
-/// What became of the spans. Law: offered = exported + unsampled + held.
+/// What became of the spans. Law: offered = exported + unsampled + thinned + held.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
     /// Spans that left.
     pub exported: u64,
     /// Spans that are not exported.
     pub unsampled: u64,
+    /// Spans that would have been exported, had the agent not to do less.
+    pub thinned: u64,
     /// Spans that wait for the end of their trace.
     pub held: u64,
     /// Traces that were decided about before their end: held for too long.
@@ -116,6 +120,7 @@ impl Sampler {
             rates: Rates::new(seed),
             remote: Strategies::default(),
             services: HashSet::new(),
+            floor: Threshold::ALWAYS,
             counts: Counts::default(),
         }
     }
@@ -124,6 +129,16 @@ impl Sampler {
     pub fn reconfigure(&mut self, settings: Settings) {
         self.at_once = is_at_once(&settings);
         self.settings = settings;
+    }
+
+    /// From now on at most this share of all traces leaves, whatever the settings say: the same ids on every machine.
+    pub fn at_most(&mut self, share: f64) {
+        self.floor = Threshold::of_probability(share);
+    }
+
+    /// Whether the share of [`at_most`](Self::at_most) has room for the span's trace.
+    pub fn has_room(&self, span: &ServiceSpan) -> bool {
+        self.floor == Threshold::ALWAYS || self.floor.keeps(Randomness::of(span.span.trace, span.span.state.as_deref()))
     }
 
     /// Takes finished spans; those that are exported are appended to `out`, now or at a later call.
@@ -260,9 +275,28 @@ impl Sampler {
             self.counts.unsampled += 1;
             return;
         };
+        if self.floor > Threshold::ALWAYS && !self.floor.keeps(randomness) {
+            self.counts.thinned += 1;
+            return;
+        }
+        let claim = self.raised(claim, span.span.state.as_deref());
         span.span.state = claimed(span.span.state.as_ref(), claim, randomness);
         self.counts.exported += 1;
         out.push(span);
+    }
+
+    /// The claim of a span that has passed the floor as well: "a sampler that reduces the number of spans raises the
+    /// threshold".
+    fn raised(&self, claim: Claim, state: Option<&str>) -> Claim {
+        match claim {
+            _ if self.floor == Threshold::ALWAYS => claim,
+            Claim::Threshold(own) => Claim::Threshold(own.max(self.floor)),
+            Claim::AsReceived => match threshold::received(state) {
+                Some(theirs) => Claim::Threshold(theirs.max(self.floor)),
+                None => Claim::Unknown,
+            },
+            Claim::Unknown => Claim::Unknown,
+        }
     }
 
     // --- Deciding ---

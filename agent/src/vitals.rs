@@ -41,6 +41,19 @@ pub struct Vitals {
     pub lost: Losses,
     /// Spans by how their parent was found.
     pub links: Links,
+    /// How often the agent did less, and more again.
+    pub steps: Steps,
+}
+
+/// Steps of the ladder that the agent takes when it exceeds what it may take of the machine.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Steps {
+    /// To less.
+    pub down: u64,
+    /// To more.
+    pub up: u64,
+    /// How far down it is: 0 is at the top, where everything is done.
+    pub rung: u64,
 }
 
 /// Sockets by what they carry; counted by the probes.

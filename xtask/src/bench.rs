@@ -5,6 +5,7 @@
 //! too wide to carry it is withheld; nothing here judges whether a figure is good.
 
 mod agent;
+mod alternatives;
 mod budget;
 mod clock;
 mod conditions;
@@ -51,6 +52,8 @@ pub(crate) enum Part {
     Scale,
     /// From the start of the process to live probes and to the first exported span
     Startup,
+    /// The same service in four languages, bare, traced, and with its language's own instrumentation
+    Alternatives,
     /// Everything
     All,
 }
@@ -81,7 +84,7 @@ impl Effort {
 
 /// The command `bench`.
 pub(crate) fn bench(part: Part, effort: Effort, json: Option<&Path>) -> Result<()> {
-    ensure(&[Purpose::Build, Purpose::Bench])?;
+    ensure(&[Purpose::Build, Purpose::Lint, Purpose::Bench])?;
     if !is_root() {
         bail!("the bench loads probes, which takes root: `sudo -E cargo xtask bench`");
     }
@@ -92,16 +95,23 @@ pub(crate) fn bench(part: Part, effort: Effort, json: Option<&Path>) -> Result<(
 
     let mut report = Report::default();
     type Measure = fn(&Bench, &mut Report) -> Result<()>;
-    let parts: [(Part, Measure); 5] = [
+    let parts: [(Part, Measure); 6] = [
         (Part::Overhead, overhead::measure),
         (Part::Agent, footprint::measure),
         (Part::Instructions, instructions::measure),
         (Part::Scale, scale::measure),
         (Part::Startup, startup::measure),
+        (Part::Alternatives, alternatives::measure),
     ];
+    let mut failed = Vec::new();
     for (name, measure) in parts {
         if part == name || part == Part::All {
-            measure(&bench, &mut report)?;
+            println!("\n{name:?}");
+            // The others' figures are worth their minutes all the same.
+            if let Err(error) = measure(&bench, &mut report) {
+                eprintln!("bench: {name:?}: {error:#}");
+                failed.push(format!("{name:?}"));
+            }
         }
     }
     println!("\n{report}\nload at the end: {}", conditions::load()?);
@@ -109,7 +119,15 @@ pub(crate) fn bench(part: Part, effort: Effort, json: Option<&Path>) -> Result<(
         let text = serde_json::to_string_pretty(&report.json(&conditions)).context("write the figures as JSON")?;
         fs::write(file, text + "\n").with_context(|| format!("write {}", file.display()))?;
     }
+    if !failed.is_empty() {
+        bail!("not measured, or not within bounds: {}", failed.join(", "));
+    }
     Ok(())
+}
+
+/// What `cargo xtask check` asks: whether an exchange takes more instructions than the baseline allows.
+pub(crate) fn count() -> Result<()> {
+    instructions::check()
 }
 
 /// What every part needs to know.

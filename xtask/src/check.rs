@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! What must hold before a change is looked at: formatting, lints on both targets, tidy.
+//! What must hold before a change is looked at: formatting, lints on both targets, tidy, what an exchange costs.
 //!
 //! In: the sources. Out: the tools' own words, and at the end which of them were not content. It changes nothing.
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    bench,
     command::{cargo, run},
     ebpf,
     setup::{Purpose, ensure},
@@ -16,12 +17,13 @@ use crate::{
 pub(crate) fn check() -> Result<()> {
     ensure(&[Purpose::Build, Purpose::Lint])?;
     type Check = fn() -> Result<()>;
-    let checks: [(&str, Check); 4] = [
+    let checks: [(&str, Check); 5] = [
         ("rustfmt", formatting),
         ("clippy on the BPF target", clippy_on_bpf),
         // After the object is built, so that the agent is compiled once, with its probes.
         ("clippy on the host", clippy_on_host),
         ("tidy", tidy_rules),
+        ("instructions of an exchange", bench::count),
     ];
     let mut failed = Vec::new();
     for (name, check) in checks {

@@ -86,7 +86,7 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
-    /// Formatting, clippy on the host and on the BPF target, tidy
+    /// Formatting, clippy on the host and on the BPF target, tidy, instructions of an exchange
     Check,
     /// Tests the rules of the house: stage order, purity, the probes' helpers, headers, links
     Tidy,

@@ -14,7 +14,10 @@ use super::leaf::{
     Address, AtLeastOne, Compression, Count, Exporter, File, Flag, Pattern, Pid, Port, Secret, Size, Speech, Style,
     Text, Time, Way, When,
 };
-use crate::export::{Limits, SpanLimits};
+use crate::{
+    export::{Limits, SpanLimits},
+    ladder::Budget,
+};
 
 /// The configuration of spantap.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -62,6 +65,29 @@ pub(super) struct Settings {
     pub(super) resource: BTreeMap<String, Text>,
     /// Where spans are sent, and how.
     pub(super) export: Export,
+    /// What spantap itself may take of the machine.
+    pub(super) budget: SelfBudget,
+}
+
+/// What spantap itself may take of the machine.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct SelfBudget {
+    /// Whether spantap does less when it exceeds what it may take: first spans of a share of the traces only, then
+    /// counting only, then nothing; and all of it again, step by step, when it is calm. A debug build takes ten times as
+    /// much for the same work, and has to be told to.
+    pub(super) enabled: Flag,
+    /// Thousandths of a core, over all threads of spantap.
+    pub(super) cpu: AtLeastOne,
+    /// Resident memory.
+    pub(super) memory: Size,
+}
+
+impl Default for SelfBudget {
+    fn default() -> Self {
+        let Budget { cpu, memory, .. } = Budget::default();
+        Self { enabled: Flag(true), cpu: AtLeastOne(cpu as usize), memory: Size(memory) }
+    }
 }
 
 /// Where spans are sent, and how.

@@ -4,7 +4,7 @@
 //! In: [`Settings`] and this machine. Out: [`Probes`] of the best tier that the kernel takes. It asks the kernel by
 //! handing it the programs, and does not improvise: what cannot be attached is a verdict, or the reason for the next tier.
 
-use std::{io, slice};
+use std::{collections, io, slice, thread};
 
 use anyhow::{Context, anyhow};
 use aya::{
@@ -80,9 +80,18 @@ pub struct Probes {
     tier: Tier,
     passed_over: Vec<PassedOver>,
     verdicts: Vec<HookVerdict>,
+    /// What was counted before the probes were attached again.
+    earlier: Counted,
     older: Older,
     /// Holds the programs and their links, until they are detached.
     object: Option<Ebpf>,
+}
+
+/// The probes' counters.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    lost: [u64; Reason::COUNT],
+    left_alone: [u64; Opaque::COUNT],
 }
 
 impl Probes {
@@ -135,21 +144,17 @@ impl Probes {
         }
         // All are loaded before the first is attached: verifying takes tens of milliseconds, and a request that is read
         // before the probe of its response is there would be half seen.
-        for step in [verify, attach] {
-            for verdict in verdicts.iter_mut().filter(|verdict| verdict.state == State::Used) {
-                if let Err(error) = step(&mut object, verdict.hook, kernel) {
-                    if verdict.hook.need == Need::Required {
-                        return Err(refusal(error));
-                    }
-                    verdict.state = State::Refused(in_one_line(&error));
-                }
-            }
-            for hook in plan::keep_counts_whole(&mut verdicts) {
-                probe::<FExit>(&mut object, hook).and_then(|it| Ok(it.unload()?)).map_err(refusal)?;
-            }
-        }
-        let (passed_over, older, object) = (Vec::new(), walk(&mut object, &mut verdicts), Some(object));
-        Ok(Self { ring, controls, lost, left_alone, tier, passed_over, verdicts, older, object })
+        let mut verified = verify(&mut object, &verdicts, kernel).map_err(refusal)?;
+        settle(&mut verdicts, |hook| {
+            let missing = || Err(anyhow!("the object has no program {}", hook.program));
+            verified.remove(hook.program).unwrap_or_else(missing)
+        })?;
+        keep_counts_whole(&mut object, &mut verdicts)?;
+        settle(&mut verdicts, |hook| attach(&mut object, hook))?;
+        keep_counts_whole(&mut object, &mut verdicts)?;
+        let (passed_over, earlier) = (Vec::new(), Counted::default());
+        let (older, object) = (walk(&mut object, &mut verdicts), Some(object));
+        Ok(Self { ring, controls, lost, left_alone, tier, passed_over, verdicts, earlier, older, object })
     }
 
     /// Hands over the records there are; returns how many. See [`Ring::drain`].
@@ -162,6 +167,15 @@ impl Probes {
         self.object = None;
     }
 
+    /// Attaches probes again after [`detach`](Self::detach), in the same tier. They know of no socket that they met before:
+    /// what passed meanwhile passed as if before the agent. Nothing changes where it fails.
+    pub fn attach_again(&mut self, settings: &Settings) -> Result<(), Unsupported> {
+        let earlier = Counted { lost: self.lost(), left_alone: self.left_alone() };
+        let again = Self::attach(&Settings { tier: Some(self.tier), ..settings.clone() })?;
+        *self = Self { earlier, passed_over: std::mem::take(&mut self.passed_over), ..again };
+        Ok(())
+    }
+
     /// What the probes can be told while they run.
     pub fn controls(&mut self) -> &mut Controls {
         &mut self.controls
@@ -172,14 +186,14 @@ impl Probes {
         &self.older
     }
 
-    /// Losses since the probes were attached, indexed by [`Reason`].
+    /// Losses since the probes were first attached, indexed by [`Reason`].
     pub fn lost(&self) -> [u64; Reason::COUNT] {
-        summed(&self.lost)
+        sum(summed(&self.lost), self.earlier.lost)
     }
 
-    /// Sockets that were left alone since the probes were attached, indexed by [`Opaque`].
+    /// Sockets that were left alone since the probes were first attached, indexed by [`Opaque`].
     pub fn left_alone(&self) -> [u64; Opaque::COUNT] {
-        summed(&self.left_alone)
+        sum(summed(&self.left_alone), self.earlier.left_alone)
     }
 
     /// The tier in use.
@@ -241,16 +255,65 @@ fn load(settings: &Settings, tier: Tier, offsets: &Offsets, kernel: &aya::Btf) -
     loader.load(OBJECT).context("load the probes' maps")
 }
 
-fn verify(object: &mut Ebpf, hook: &Hook, kernel: &aya::Btf) -> anyhow::Result<()> {
+/// Takes a step with every hook in use. Whoever fails is not used any more, or ends it if the tier requires it.
+fn settle(verdicts: &mut [HookVerdict], mut step: impl FnMut(&Hook) -> anyhow::Result<()>) -> Result<(), Unsupported> {
+    for verdict in verdicts.iter_mut().filter(|verdict| verdict.state == State::Used) {
+        if let Err(error) = step(verdict.hook) {
+            if verdict.hook.need == Need::Required {
+                return Err(refusal(error));
+            }
+            verdict.state = State::Refused(in_one_line(&error));
+        }
+    }
+    Ok(())
+}
+
+/// See [`plan::keep_counts_whole`].
+fn keep_counts_whole(object: &mut Ebpf, verdicts: &mut [HookVerdict]) -> Result<(), Unsupported> {
+    for hook in plan::keep_counts_whole(verdicts) {
+        probe::<FExit>(object, hook).and_then(|it| Ok(it.unload()?)).map_err(refusal)?;
+    }
+    Ok(())
+}
+
+/// Hands the programs that are to be used to the verifier, all at once: it takes a processor 0.2 s for each of the two
+/// large ones (2026-11), and looks at as many at a time as there are processors.
+fn verify(
+    object: &mut Ebpf,
+    verdicts: &[HookVerdict],
+    kernel: &aya::Btf,
+) -> anyhow::Result<collections::HashMap<&'static str, anyhow::Result<()>>> {
+    let hook_of = |name: &str| {
+        verdicts.iter().find(|verdict| verdict.state == State::Used && verdict.hook.program == name).map(|it| it.hook)
+    };
+    thread::scope(|scope| {
+        let started: Vec<_> = object
+            .programs_mut()
+            .filter_map(|(name, program)| {
+                let hook = hook_of(name)?;
+                let load = move || verify_one(program, hook, kernel);
+                Some((hook.program, thread::Builder::new().spawn_scoped(scope, load)))
+            })
+            .collect();
+        let ended = started.into_iter().map(|(program, thread)| {
+            let thread = thread.context("start a thread to load a program")?;
+            let result = thread.join().unwrap_or_else(|_| Err(anyhow!("loading {program} came to no end")));
+            Ok((program, result))
+        });
+        ended.collect()
+    })
+}
+
+fn verify_one(program: &mut Program, hook: &Hook, kernel: &aya::Btf) -> anyhow::Result<()> {
     match hook.at {
-        At::BtfTracepoint(tracepoint) => probe::<BtfTracePoint>(object, hook)?.load(tracepoint, kernel),
-        At::Exit(function) => probe::<FExit>(object, hook)?.load(function, kernel),
-        At::Iterator(table) => probe::<Iter>(object, hook)?.load(table, kernel),
+        At::BtfTracepoint(tracepoint) => kind::<BtfTracePoint>(program, hook)?.load(tracepoint, kernel),
+        At::Exit(function) => kind::<FExit>(program, hook)?.load(function, kernel),
+        At::Iterator(table) => kind::<Iter>(program, hook)?.load(table, kernel),
     }
     .with_context(|| format!("load {}", hook.program))
 }
 
-fn attach(object: &mut Ebpf, hook: &Hook, _: &aya::Btf) -> anyhow::Result<()> {
+fn attach(object: &mut Ebpf, hook: &Hook) -> anyhow::Result<()> {
     match hook.at {
         At::BtfTracepoint(_) => probe::<BtfTracePoint>(object, hook)?.attach().map(drop),
         At::Exit(_) => probe::<FExit>(object, hook)?.attach().map(drop),
@@ -276,12 +339,15 @@ fn probe<'a, T>(object: &'a mut Ebpf, hook: &Hook) -> anyhow::Result<&'a mut T>
 where
     &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
 {
-    let program = hook.program;
-    object
-        .program_mut(program)
-        .with_context(|| format!("the object has no program {program}"))?
-        .try_into()
-        .with_context(|| format!("{program} is another kind of program"))
+    let program = object.program_mut(hook.program);
+    kind(program.with_context(|| format!("the object has no program {}", hook.program))?, hook)
+}
+
+fn kind<'a, T>(program: &'a mut Program, hook: &Hook) -> anyhow::Result<&'a mut T>
+where
+    &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    program.try_into().with_context(|| format!("{} is another kind of program", hook.program))
 }
 
 fn open_counters(object: &mut Ebpf, name: &str) -> anyhow::Result<PerCpuArray<MapData, u64>> {
@@ -299,6 +365,14 @@ fn summed<const COUNT: usize>(counters: &PerCpuArray<MapData, u64>) -> [u64; COU
         }
     }
     sums
+}
+
+/// Both together, counter by counter.
+fn sum<const COUNT: usize>(mut counters: [u64; COUNT], more: [u64; COUNT]) -> [u64; COUNT] {
+    for (counter, more) in counters.iter_mut().zip(more) {
+        *counter += more;
+    }
+    counters
 }
 
 fn set_ports(object: &mut Ebpf, ports: &[u16]) -> anyhow::Result<()> {

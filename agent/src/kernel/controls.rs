@@ -17,6 +17,7 @@ use crate::event::SocketId;
 pub struct Controls {
     processes: HashMap<MapData, u32, ProcessSettings>,
     unwanted: HashMap<MapData, u64, u8>,
+    count_only: Array<MapData, u32>,
     layouts: Array<MapData, u32>,
     /// What `layouts` holds.
     told: u32,
@@ -28,9 +29,11 @@ impl Controls {
         let processes = HashMap::try_from(map).context("open the map of processes")?;
         let map = probes.take_map("UNWANTED").context("the probes have no map of unwanted sockets")?;
         let unwanted = HashMap::try_from(map).context("open the map of unwanted sockets")?;
+        let map = probes.take_map("COUNT_ONLY").context("the probes have no word for counting only")?;
+        let count_only = Array::try_from(map).context("open the word for counting only")?;
         let map = probes.take_map("LAYOUTS").context("the probes have no count of layouts")?;
         let layouts = Array::try_from(map).context("open the count of layouts")?;
-        Ok(Self { processes, unwanted, layouts, told: 0 })
+        Ok(Self { processes, unwanted, count_only, layouts, told: 0 })
     }
 
     /// Tells the probes what to do for a process. Sockets that they have judged already keep their verdict.
@@ -51,6 +54,11 @@ impl Controls {
     /// Fails when the kernel has no memory; the socket is copied in vain then.
     pub fn leave_alone(&mut self, socket: SocketId) -> Result<(), MapError> {
         self.unwanted.insert(socket.0, 1, 0)
+    }
+
+    /// Tells the probes whether to count the calls of followed connections and nothing else, from now on.
+    pub fn count_only(&mut self, count_only: bool) -> Result<(), MapError> {
+        self.count_only.set(0, u32::from(count_only), 0)
     }
 
     /// Forgets a process that has ended. One that was never set is forgotten already.

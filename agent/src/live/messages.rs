@@ -10,7 +10,7 @@ use crate::{
     config::{Config, PrintStyle, Selection},
     kernel::{HookVerdict, State, Tier, older::Connections, plan::PassedOver},
     time::Timestamp,
-    vitals::{Tally, Vitals},
+    vitals::{Steps, Tally, Vitals},
 };
 
 /// What is known when the probes are live.
@@ -145,6 +145,10 @@ pub fn summary(vitals: &Vitals, delivered: Delivered) -> String {
     if delivered.spooled > 0 {
         let _ = write!(text, " · {} on disk until the collector is back", delivered.spooled);
     }
+    let Steps { down, up, .. } = vitals.steps;
+    if down > 0 {
+        let _ = write!(text, " · did less {down}×, for its own budget, and more again {up}×");
+    }
     let lost: Vec<_> = vitals
         .lost
         .books()
@@ -184,6 +188,7 @@ pub fn summary_json(vitals: &Vitals, delivered: Delivered) -> String {
         "older": vitals.older,
         "midway": vitals.midway,
         "left_alone": vitals.left_alone,
+        "steps": vitals.steps,
     });
     for (output, spans) in [("exported", delivered.exported), ("printed", delivered.printed)] {
         if let Some(spans) = spans {
@@ -295,6 +300,7 @@ mod tests {
             record: None,
             quiet: false,
             resource: Vec::new(),
+            budget: None,
             bounds: Bounds::default(),
         }
     }

@@ -72,6 +72,9 @@ pub fn families(books: &Books, since: Timestamp) -> Vec<Family> {
     page.total("spantap_requests", "Requests seen.", vitals.requests);
     page.single("spantap_requests_in_flight", "Requests that are not spans yet.", books.in_flight);
     page.total("spantap_spans_created", "Spans made.", vitals.spans);
+    let steps = [("down", vitals.steps.down), ("up", vitals.steps.up)];
+    page.counts("spantap_ladder_steps", "Times that spantap did less for its own budget, or more again.", "way", steps);
+    page.single("spantap_ladder_rung", "How far down: 0 full, 1 sampled, 2 counted, 3 detached.", vitals.steps.rung);
     page.counts(
         "spantap_correlation",
         "Spans by how their parent was found, or why not.",
@@ -228,13 +231,14 @@ mod tests {
     use spantap_common::loss::Reason;
 
     use super::*;
-    use crate::{metrics::openmetrics, time::WallOffset};
+    use crate::{metrics::openmetrics, time::WallOffset, vitals::Steps};
 
     #[test]
     fn every_book_is_told() {
         let mut books = Books::default();
         books.vitals.requests = 7;
         books.vitals.links.header = 3;
+        books.vitals.steps = Steps { down: 2, up: 1, rung: 1 };
         books.vitals.lost.records.add(Reason::RingFull, 2);
         books.sampling.kept[sample::By::Root as usize] = 4;
         books.destinations.push(Destination {
@@ -259,6 +263,8 @@ mod tests {
             "spantap_export_queue_capacity{destination=\"grpc\"} 16\n",
             "spantap_ebpf_map_entries{map=\"PROCESSES\"} 3\n",
             "spantap_ebpf_map_capacity{map=\"PROCESSES\"} 4096\n",
+            "spantap_ladder_steps_total{way=\"down\"} 2\n",
+            "spantap_ladder_rung 1\n",
             "spantap_memory_bytes{pool=\"ring\"} 1024\n",
             "process_cpu_seconds_total 1.5\n",
         ] {

@@ -271,6 +271,28 @@ fn the_share_kept_is_the_share_asked_for() {
 }
 
 #[test]
+fn an_agent_that_has_to_do_less_keeps_its_weights_true() {
+    for settings in [Settings::default(), Settings { root: Strategy::Probability(0.5), ..Settings::default() }] {
+        let mut stage = stage(settings);
+        stage.sampler.at_most(1.0 / 16.0);
+        let traces = 20_000;
+        for n in 0..traces {
+            let mut one = span(0, 1);
+            one.span.trace = random(n);
+            stage.take(one, 0);
+        }
+        let Counts { exported, unsampled, thinned, .. } = stage.sampler.counts();
+        assert_eq!(exported + unsampled + thinned, traces, "each in one book");
+        let weight: f64 = stage.out.iter().map(weight).sum();
+        assert!((weight / traces as f64 - 1.0).abs() < 0.1, "{exported} of {traces} stand for {weight}");
+        stage.out.clear();
+        stage.sampler.at_most(1.0);
+        stage.take(span(0xff, 1), 0);
+        assert_eq!(stage.out.len(), 1, "as before");
+    }
+}
+
+#[test]
 fn agents_agree_on_every_trace_without_talking() {
     let with = |share| stage(Settings { root: Strategy::Probability(share), ..Settings::default() });
     let (mut one, mut other, mut stricter) = (with(0.1), with(0.1), with(0.02));

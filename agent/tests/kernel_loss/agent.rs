@@ -68,7 +68,17 @@ pub(crate) struct Summary {
     #[serde(default)]
     pub(crate) exported: Option<u64>,
     pub(crate) strays: u64,
+    #[serde(default)]
+    pub(crate) steps: Steps,
     pub(crate) losses: Losses,
+}
+
+/// Steps of the ladder.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+pub(crate) struct Steps {
+    pub(crate) down: u64,
+    pub(crate) up: u64,
+    pub(crate) rung: u64,
 }
 
 /// The four books.
@@ -97,8 +107,12 @@ impl Book {
 impl Agent {
     /// Starts it with `--port port`, `arguments` and `bounds`, and waits until its probes are live.
     pub(crate) fn start(port: u16, arguments: &[&str], bounds: &str, reader: Reader) -> Self {
-        let mut command = command(port, arguments, bounds);
-        let mut process = Process::start("spantap", &mut command).expect("spantap starts");
+        Self::of(&mut command(port, arguments, bounds), reader)
+    }
+
+    /// Starts what [`command`] has prepared.
+    pub(crate) fn of(command: &mut Command, reader: Reader) -> Self {
+        let mut process = Process::start("spantap", command).expect("spantap starts");
         let stdout = process.child().stdout.take().expect("piped");
         let stderr = process.child().stderr.take().expect("piped");
         let (sender, words) = channel();
@@ -130,6 +144,11 @@ impl Agent {
                 Err(why) => panic!("the agent did not say {part:?} ({why}): {:?}", self.said),
             }
         }
+    }
+
+    /// What it has said since it was last waited for.
+    pub(crate) fn words(&self) -> Vec<String> {
+        self.words.try_iter().collect()
     }
 
     /// Whether a span was shown that is `wanted`.

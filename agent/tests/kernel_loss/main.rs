@@ -22,14 +22,14 @@ use std::{
     process::Stdio,
     ptr,
     sync::{
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
         mpsc::{Sender, channel},
     },
     thread,
     time::Duration,
 };
 
-use agent::{Account, Agent, Reader, command, end_of};
+use agent::{Account, Agent, Reader, Summary, command, end_of};
 use process::{Process, wait_until};
 use spans::{Kind, Span};
 use traffic::{Client, EAGER, Server, status_of};
@@ -261,7 +261,7 @@ fn two_threads_that_write_to_one_connection_at_once() {
                     let filler = "x".repeat((number * 7 + writer) % 97);
                     let request = client.request(&format!("X: {filler}\r\n"));
                     assert_eq!((&client.stream).write(&request).expect("write"), request.len());
-                    while number * writers > answered.load(Ordering::Relaxed) + AHEAD {
+                    while number * writers > answered.load(Relaxed) + AHEAD {
                         thread::yield_now();
                     }
                 }
@@ -271,7 +271,7 @@ fn two_threads_that_write_to_one_connection_at_once() {
             for _ in 0..made {
                 let mut answer = [0; ANSWER];
                 (&client.stream).read_exact(&mut answer).expect("an answer");
-                answered.fetch_add(1, Ordering::Relaxed);
+                answered.fetch_add(1, Relaxed);
             }
         });
     });
@@ -370,6 +370,55 @@ impl Account {
 }
 
 /// A server, or a word on why there can be no test.
+#[test]
+fn an_agent_that_exceeds_its_budget_does_less_and_later_more_again() {
+    let Some(server) = server() else { return };
+    // The ring has room for some twenty records: saturation loses most of its own in it, whatever the agent takes. At rest
+    // a request has room enough, and a debug build takes far less than half of this budget.
+    let mut command = command(server.port(), JSON, "calm=1000,ring=8192");
+    command.env("SPANTAP_BUDGET_ENABLED", "true").env("SPANTAP_BUDGET_CPU", "400");
+    let mut agent = Agent::of(&mut command, Reader::Eager);
+    let (over, made) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                made.fetch_add(server.ask(8, 50), Relaxed);
+            }
+        });
+        // Also when a wait fails: the scope ends with its threads.
+        let _ended = Ended(&over);
+        agent.await_word("from full to sampled");
+        agent.await_word("from sampled to counted");
+    });
+    agent.await_word("from counted to sampled");
+    agent.await_word("from sampled to full");
+    // Requests whose end was lost are open yet: until then a call of the same process waits whether one of them made it.
+    let mut client = server.connect();
+    let asked: Vec<_> = (0..4).map(|_| ask(&mut client)).collect();
+    for path in asked {
+        let is_seen = || agent.has_shown(|span| span.path == path && span.status.is_some());
+        assert!(wait_until(PATIENCE, is_seen), "{path}, as before: {:?}", agent.words());
+    }
+    let account = agent.stop(libc::SIGINT);
+    account.is_right();
+    let Summary { requests, steps, losses, .. } = &account.summary;
+    assert!(steps.down >= 2 && steps.up == steps.down && steps.rung == 0, "{:#?}", account.summary);
+    assert!(losses.spans.of("self_budget") > 0, "spans of other traces: {:#?}", account.summary);
+    assert!(losses.records.of("self_budget") > 0, "calls that were only counted: {:#?}", account.summary);
+    // Each end of a request is two calls: whoever of the two is missing was counted.
+    let unseen = (2 * made.into_inner()).saturating_sub(*requests);
+    assert!(unseen <= losses.records.total(), "{unseen} requests were not seen: {:#?}", account.summary);
+}
+
+/// Says so when it goes.
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 fn server() -> Option<Server> {
     match spantap::kernel::features::privileged() {
         Ok(()) => Some(Server::start()),

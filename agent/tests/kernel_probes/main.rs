@@ -10,6 +10,7 @@ mod scene;
 
 mod content;
 mod ends;
+mod less;
 mod life;
 mod machine;
 mod older;

@@ -43,6 +43,8 @@ impl Agent {
                 command.env_remove(name);
             }
         }
+        // What is measured is everything that the agent does, not how it does less.
+        command.env("SPANTAP_BUDGET_ENABLED", "false");
         match output {
             Output::Otlp(endpoint) => {
                 command.args(["--otlp", endpoint]).env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")

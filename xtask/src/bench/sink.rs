@@ -73,11 +73,14 @@ fn serve(stream: &TcpStream, counts: &Counts) -> Option<()> {
     let (mut reader, mut writer) = (BufReader::new(stream), stream);
     let mut body = Vec::new();
     loop {
-        let length = body_length(&mut reader)?;
-        body.resize(length, 0);
-        reader.read_exact(&mut body).ok()?;
+        body.clear();
+        match framing(&mut reader)? {
+            Framing::Length(length) => append(&mut reader, length, &mut body)?,
+            // Node's exporter does not say how long it is.
+            Framing::Chunked => while append_chunk(&mut reader, &mut body)? == More::Yes {},
+        }
         let spans = spans(&body);
-        counts.bytes.fetch_add(length as u64, Relaxed);
+        counts.bytes.fetch_add(body.len() as u64, Relaxed);
         counts.spans.fetch_add(spans, Relaxed);
         if spans > 0 {
             counts.first.get_or_init(Instant::now);
@@ -88,22 +91,58 @@ fn serve(stream: &TcpStream, counts: &Counts) -> Option<()> {
     }
 }
 
-/// Reads a request's head; its `Content-Length`.
-fn body_length(reader: &mut impl BufRead) -> Option<usize> {
-    let mut length = None;
+/// How a body ends.
+enum Framing {
+    Length(usize),
+    Chunked,
+}
+
+/// Reads a request's head; how its body is framed.
+fn framing(reader: &mut impl BufRead) -> Option<Framing> {
+    let mut framing = None;
     loop {
-        let mut line = String::new();
-        if reader.take(LONGEST_LINE).read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        match line.trim_end().split_once(':') {
+        let line = line(reader)?;
+        match line.split_once(':') {
             Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                length = value.trim().parse().ok().filter(|length| *length <= LARGEST_BODY);
+                framing = value.trim().parse().ok().map(Framing::Length);
             }
-            None if line.trim_end().is_empty() => return length,
+            Some((name, value)) if name.eq_ignore_ascii_case("transfer-encoding") => {
+                framing = value.trim().eq_ignore_ascii_case("chunked").then_some(Framing::Chunked);
+            }
+            None if line.is_empty() => return framing,
             _ => {}
         }
     }
+}
+
+/// A line without its end; None at the end of the connection.
+fn line(reader: &mut impl BufRead) -> Option<String> {
+    let mut line = String::new();
+    let read = reader.take(LONGEST_LINE).read_line(&mut line).ok()?;
+    (read > 0).then(|| line.trim_end().to_owned())
+}
+
+/// Whether another chunk follows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum More {
+    Yes,
+    No,
+}
+
+/// Reads a chunk with its line end (RFC 9112, section 7.1); exporters send no trailers.
+fn append_chunk(reader: &mut impl BufRead, body: &mut Vec<u8>) -> Option<More> {
+    let size = line(reader)?;
+    let length = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
+    append(reader, length, body)?;
+    line(reader)?;
+    Some(if length == 0 { More::No } else { More::Yes })
+}
+
+fn append(reader: &mut impl BufRead, length: usize, body: &mut Vec<u8>) -> Option<()> {
+    let before = body.len();
+    let all = before.checked_add(length).filter(|all| *all <= LARGEST_BODY)?;
+    body.resize(all, 0);
+    reader.read_exact(&mut body[before..]).ok()
 }
 
 /// Spans in an `ExportTraceServiceRequest`: `resource_spans` (1), `scope_spans` (2), `spans` (2).
@@ -189,6 +228,14 @@ mod tests {
         stream.read_exact(&mut answer).expect("it answers");
         assert_eq!(&answer, b"HTTP/1.1 200 OK");
         assert_eq!((sink.spans(), sink.bytes()), (1, body.len() as u64));
+        let (some, rest) = body.split_at(3);
+        let head = "POST /v1/traces HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n";
+        let sizes = [format!("\r\n{:x}\r\n", rest.len()), "\r\n0\r\n\r\n".to_owned()];
+        let chunked = [head.as_bytes(), some, sizes[0].as_bytes(), rest, sizes[1].as_bytes()].concat();
+        let mut stream = TcpStream::connect(sink.address).expect("it listens");
+        stream.write_all(&chunked).expect("it reads");
+        stream.read_exact(&mut answer).expect("it answers");
+        assert_eq!((sink.spans(), sink.bytes()), (2, 2 * body.len() as u64));
         assert!(sink.first().is_some());
     }
 }

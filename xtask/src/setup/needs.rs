@@ -136,7 +136,7 @@ pub(crate) const NEEDS: &[Need] = &[
     on_path("curl", "the first client of the services", &["curl"]),
     for_bench("nginx for the bench", "the server at saturation", "nginx", &["nginx"]),
     for_bench("wrk", "the load that saturates it", "wrk", &["wrk"]),
-    for_bench("valgrind", "counts the instructions of an exchange", "valgrind", &["valgrind"]),
+    program("valgrind", "counts the instructions of an exchange", Purpose::Lint, "valgrind", &["valgrind"]),
     Need {
         name: "qemu",
         why: "boots other kernels, without KVM too",
