@@ -106,7 +106,7 @@ struct Node {
     trace: Option<Trace>,
     parent: Parent,
     /// Exchanges that take their trace from this one.
-    children: Vec<ExchangeId>,
+    children: SmallVec<[ExchangeId; 1]>,
     /// The process made up the parent id that it wrote into the call's header.
     minted: bool,
     /// A request: no call that is to come, or to be decided, belongs to it.
@@ -180,7 +180,7 @@ impl Tracer {
             span: self.ids.span(),
             trace: request.context.as_ref().map(Trace::from),
             parent: Parent::Seeking,
-            children: Vec::new(),
+            children: SmallVec::new(),
             minted: false,
             released: false,
             emitted: false,
