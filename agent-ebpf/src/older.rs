@@ -34,7 +34,8 @@ pub(crate) fn met(sock: Sock, pid: u32, report: Report) -> Option<()> {
                 (false, true) => Origin::OlderConnected,
                 _ => Origin::Unknown,
             };
-            let state = socket::find_or_make(sock)?;
+            // Without memory for it now, it is met like any other at its next call.
+            let state = socket::made(sock)?;
             if state.verdict == UNKNOWN
                 && state.origin != Origin::Connected.to_wire()
                 && state.origin != Origin::Accepted.to_wire()

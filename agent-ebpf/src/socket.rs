@@ -37,15 +37,21 @@ pub(crate) fn find(sock: Sock) -> Option<&'static mut State> {
 /// The socket's state, made now if need be.
 #[inline(always)]
 pub(crate) fn find_or_make(sock: Sock) -> Option<&'static mut State> {
-    let state = if sock.is_address() {
-        by_address(sock).or_else(|| insert(sock))
-    } else {
-        in_socket(&SOCKETS, sock, BPF_SK_STORAGE_GET_F_CREATE.into())
-    };
+    let state = made(sock);
     if state.is_none() {
         loss::count(Reason::SocketStateFull);
     }
     state
+}
+
+/// The same for whoever can do without it.
+#[inline(always)]
+pub(crate) fn made(sock: Sock) -> Option<&'static mut State> {
+    if sock.is_address() {
+        by_address(sock).or_else(|| insert(sock))
+    } else {
+        in_socket(&SOCKETS, sock, BPF_SK_STORAGE_GET_F_CREATE.into())
+    }
 }
 
 /// Whether anybody wants to know of a socket, judged once, when its first bytes move: [`PROBING`] or [`IGNORED`].

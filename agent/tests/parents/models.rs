@@ -170,11 +170,16 @@ pub(crate) const MODELS: &[Model] = &[
     node("node-fetch", &[One, Sequence, Parallel], None, &[], |site| Ok(site.node("node.js", "fetch"))),
     node("node-fetch-timers", &[One, Sequence, Parallel], None, &[], |site| Ok(site.node("node.js", "fetch-timers"))),
     node("node-queue", &[One, Sequence], None, &[], |site| Ok(site.node("node.js", "queue"))),
+    Model {
+        target: None,
+        ..node("node-mixed", &[One, Sequence, Parallel], None, &[], |site| Ok(site.node("node.js", "mixed")))
+    },
     node("node-cluster", &[One, Sequence], None, &[], |site| Ok(site.node("node_cluster.js", "timers"))),
     go("go-default", &[One, Sequence, Fresh], Some(Sequence), Some(99.0), &[], |site| Ok(site.go("default"))),
     go("go-goroutine", &[One, Sequence, Parallel, Fresh], Some(Parallel), Some(99.0), &GO_PEER, |site| {
         Ok(site.go("goroutine"))
     }),
+    go("go-left", &[One, Sequence, Parallel], None, None, &[], |site| Ok(site.go("left"))),
     go("go-workers", &[One, Sequence, Parallel], None, None, &[], |site| Ok(site.go("workers"))),
     Model {
         name: "rust-multi",

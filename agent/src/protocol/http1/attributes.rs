@@ -89,9 +89,10 @@ impl Repeated {
 
 /// Attributes known from a request, for a span of the kind that the connection's role makes.
 pub(super) fn of_request(head: &RequestHead<'_>, connection: &mut Connection) -> Vec<Attribute> {
-    // The response's are added to them.
+    // The response's are added to them, and a route.
     let of_unix = if connection.link.unix.is_some() { MAX_UNIX_ATTRIBUTES } else { 0 };
-    let mut attributes = Vec::with_capacity(MAX_REQUEST_ATTRIBUTES + of_unix + MAX_RESPONSE_ATTRIBUTES);
+    let later = MAX_RESPONSE_ATTRIBUTES + ROUTE_ATTRIBUTES;
+    let mut attributes = Vec::with_capacity(MAX_REQUEST_ATTRIBUTES + of_unix + later);
     let mut add = |key, value: Value| attributes.push(Attribute::new(key, value));
     add(HTTP_REQUEST_METHOD, head.method.label().into());
     if head.method == Method::Other {
@@ -138,6 +139,9 @@ const MAX_REQUEST_ATTRIBUTES: usize = 13;
 
 /// What a unix socket adds to them, and takes none away for: its transport, its own name, its peer's process.
 const MAX_UNIX_ATTRIBUTES: usize = 3;
+
+/// What `enrich` may add: the route, and where it comes from.
+const ROUTE_ATTRIBUTES: usize = 2;
 
 /// The most that [`of_response`] adds.
 const MAX_RESPONSE_ATTRIBUTES: usize = 3;

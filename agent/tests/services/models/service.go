@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
 // service PORT BACKEND STYLE: net/http on both sides.
-// default: the handler's goroutine makes the call. goroutine: it starts a goroutine for each call. workers: sixteen
-// goroutines that are older than the request take calls from a channel.
+// default: the handler's goroutine makes the call. goroutine: it starts a goroutine for each call. left: the same, and one more
+// that nobody waits for calls after the answer. workers: sixteen goroutines that are older than the request take calls from a
+// channel.
 package main
 
 import (
@@ -43,6 +44,14 @@ func main() {
 	}
 	http.HandleFunc("/work/", func(w http.ResponseWriter, r *http.Request) {
 		shape, id, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/work/"), "/")
+		if style == "left" {
+			defer func() {
+				go func() {
+					time.Sleep(5 * time.Millisecond)
+					get(pooled, backend+"/call/left/-/0")
+				}()
+			}()
+		}
 		io.WriteString(w, strings.Join(work(style, shape, id), " "))
 	})
 	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Args[1], nil))
@@ -58,7 +67,7 @@ func work(style, shape, id string) []string {
 		switch style {
 		case "default":
 			call.answer <- get(call.client, call.url)
-		case "goroutine":
+		case "goroutine", "left":
 			go func() { call.answer <- get(call.client, call.url) }()
 		case "workers":
 			jobs <- call
