@@ -15,6 +15,7 @@ mod file;
 mod layers;
 mod leaf;
 mod otlp;
+pub mod reload;
 mod sampling;
 mod schema;
 mod standard;
@@ -353,6 +354,8 @@ pub struct Decision {
     pub command: Command,
     /// Settings that were understood and not followed, or not understood and ignored.
     pub warnings: Vec<String>,
+    /// The file that was read, if one was named: it may say something else later.
+    pub file: Option<PathBuf>,
     /// The filter of the agent's own log, in the syntax of `tracing_subscriber::EnvFilter`.
     pub log: String,
 }
@@ -398,7 +401,9 @@ pub fn decide(
     let command = arguments.command.unwrap_or(CommandArguments::Run(arguments.run));
     let mut variables = Variables::new(environment);
     let (file, given) = command.given();
-    let mut layers = layers(file, given, &mut variables);
+    let named = named(file, &variables);
+    let file = named.as_ref().map(|(_, path)| path.clone());
+    let mut layers = layers(named, given, &mut variables);
     let settings = layers.settle();
     let mut desk = Desk { variables, screen, layers, settings };
     let command = desk.command(command);
@@ -409,17 +414,21 @@ pub fn decide(
     if mistakes.is_empty() {
         // A service of the demo is what is watched: its variables are meant for whoever watches.
         let warnings = if matches!(command, Command::DemoService { .. }) { Vec::new() } else { variables.warnings };
-        Ok(Decision { command, warnings, log })
+        Ok(Decision { command, warnings, file, log })
     } else {
         Err(Refusal::Mistakes(mistakes))
     }
 }
 
-/// The layers, from the lowest to the highest.
-fn layers(file: Option<&Path>, given: Vec<Given>, variables: &mut Variables<'_>) -> Layers {
-    let mut layers = Layers::new();
+/// The file, and who names it.
+fn named(file: Option<&Path>, variables: &Variables<'_>) -> Option<(Origin, PathBuf)> {
     let named = file.map(|file| (Origin::Flag("--config"), file.to_path_buf()));
-    let named = named.or_else(|| variables.text(CONFIG).map(|path| (Origin::Variable(CONFIG.to_owned()), path.into())));
+    named.or_else(|| variables.text(CONFIG).map(|path| (Origin::Variable(CONFIG.to_owned()), path.into())))
+}
+
+/// The layers, from the lowest to the highest.
+fn layers(named: Option<(Origin, PathBuf)>, given: Vec<Given>, variables: &mut Variables<'_>) -> Layers {
+    let mut layers = Layers::new();
     if let Some((origin, path)) = named {
         let shown = path.display().to_string();
         let read = variables.file(&path);

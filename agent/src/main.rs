@@ -14,13 +14,14 @@ use spantap::{
         self, Command, Config, Decision, DoctorConfig, Mistake, Refusal, Screen, environment::ProcessEnvironment,
     },
     demo, doctor,
-    run::{self, RunError},
+    run::{self, RunError, Source},
 };
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let screen = Screen { terminal: io::stdout().is_terminal() };
-    let Decision { command, warnings, log } = match config::decide(std::env::args_os(), &ProcessEnvironment, screen) {
+    let decide = || config::decide(std::env::args_os(), &ProcessEnvironment, screen);
+    let Decision { command, warnings, file, log } = match decide() {
         Ok(decision) => decision,
         Err(Refusal::CommandLine(error)) => {
             // Standard output or error may be gone: then nobody wants to know.
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    match perform(command) {
+    match perform(command, file.as_deref().map(|file| Source { file, decide: &decide })) {
         Ok(code) => code,
         Err(error) => {
             complain(&format!("{error}\n"));
@@ -42,9 +43,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn perform(command: Command) -> Result<ExitCode, RunError> {
+fn perform(command: Command, source: Option<Source<'_>>) -> Result<ExitCode, RunError> {
     match command {
-        Command::Run(config) => run::run(&config)?,
+        Command::Run(config) => run::run(&config, source)?,
         Command::Replay { file, config } => run::replay(&file, &config)?,
         Command::Demo(config) => perform_demo(&config)?,
         Command::Doctor(config) => return Ok(perform_doctor(&config)),
@@ -65,7 +66,7 @@ fn perform_demo(config: &Config) -> Result<(), RunError> {
         note(&demo::legend(config));
     }
     shop.visit()?;
-    run::run(&shop.traced(config))?;
+    run::run(&shop.traced(config), None)?;
     if !config.quiet {
         note(demo::FAREWELL);
     }

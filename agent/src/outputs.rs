@@ -23,7 +23,7 @@ use tokio::{runtime::Runtime, task::JoinSet};
 use tracing::warn;
 
 use crate::{
-    config::{Config, Output, Print, PrintStyle},
+    config::{Config, Output, Print, PrintStyle, Selection, reload::Change},
     enrich::ServiceSpan,
     export::{
         Exporter, Limits, SpanLimits,
@@ -45,6 +45,8 @@ use crate::{
 /// The configured outputs.
 pub struct Outputs<'a> {
     config: &'a Config,
+    /// The one in force: it may have been replaced.
+    selection: Selection,
     runtime: &'a Runtime,
     /// One for each destination, in their order.
     exporters: Vec<Exporter>,
@@ -78,6 +80,7 @@ impl<'a> Outputs<'a> {
         let seed = SysRng.try_next_u64().context("read randomness for the sampler's tables")?;
         Ok(Self {
             config,
+            selection: config.selection.clone(),
             runtime,
             exporters,
             printer,
@@ -108,9 +111,7 @@ impl<'a> Outputs<'a> {
 
     /// Takes a batch, which is empty afterwards.
     pub fn take(&mut self, spans: &mut Vec<ServiceSpan>, vitals: &Vitals, wall: WallOffset, now: Timestamp) {
-        if let Some(hint) =
-            self.silence.as_mut().and_then(|silence| silence.broken(now, vitals, &self.config.selection))
-        {
+        if let Some(hint) = self.silence.as_mut().and_then(|silence| silence.broken(now, vitals, &self.selection)) {
             say(&format!("{hint}\n"));
         }
         // The next batch is about as large.
@@ -139,6 +140,19 @@ impl<'a> Outputs<'a> {
         self.steps.rung = step.to as u64;
         self.sampler.at_most(if step.to == Rung::Full { 1.0 } else { ladder::SHARE });
         warn!("{step}");
+    }
+
+    /// `config` is in force from now on, as far as it can be applied while the agent runs: says what changed.
+    pub fn reconfigured(&mut self, config: &Config, change: &Change) {
+        if change.sampling {
+            self.sampler.reconfigure(config.output.sampling.clone());
+        }
+        self.selection.clone_from(&config.selection);
+        if !change.restart.is_empty() {
+            warn!("{change}");
+        } else if !self.config.quiet {
+            say(&format!("{change}\n"));
+        }
     }
 
     fn deliver(&mut self, spans: Vec<ServiceSpan>, wall: WallOffset, now: Timestamp) {

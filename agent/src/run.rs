@@ -31,12 +31,15 @@ use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
 };
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::{
     capture::{Frame, Preamble, Recorder, ReplayError, Replayer},
     clock,
-    config::Config,
+    config::{
+        Command, Config, Decision, Refusal,
+        reload::{Change, Swaps},
+    },
     enrich::{ServiceSpan, route::Routes},
     event::{self, Event, Process},
     export::local,
@@ -95,12 +98,25 @@ impl RunError {
     }
 }
 
-/// Traces until a signal or the configured duration ends it.
-pub fn run(config: &Config) -> Result<(), RunError> {
+/// Where the configuration came from: it is asked again when the file may say something else.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// The file.
+    pub file: &'a Path,
+    /// Decides again by everything that decided at the start.
+    pub decide: &'a dyn Fn() -> Result<Decision, Refusal>,
+}
+
+/// Traces until a signal or the configured duration ends it. Where the configuration has a source, it is read again on
+/// SIGHUP and when the file is swapped.
+pub fn run(config: &Config, source: Option<Source<'_>>) -> Result<(), RunError> {
     let started = Instant::now();
     // Before there are other threads: they inherit it.
     priority::yield_to_others();
     let runtime = runtime()?;
+    // A recording is of one piece.
+    let source = source.filter(|_| config.record.is_none());
+    let mut reload = source.map(|source| Reload::from(source, config, &runtime)).transpose()?;
     let config = &with_local_collector(config, &runtime);
     let stop = Stop::on_signals(&runtime)?;
     let preamble = Preamble { seed: seed()?, host: targets::host::facts() };
@@ -130,6 +146,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let pace = Pace::new(config.bounds.ring_bytes);
     let mut looked = Instant::now();
     let mut ladder = Ladder::new(config.budget);
+    let mut failed = None;
     loop {
         // Asked before the ring is read: whatever was requested until then is in it.
         let asked = stop.asked() || deadline.is_some_and(|deadline| Instant::now() >= deadline);
@@ -158,12 +175,27 @@ pub fn run(config: &Config) -> Result<(), RunError> {
                 dropped: lost.of(Reason::RingFull),
             };
             if let Some(step) = ladder.look(now, usage) {
+                // What is traced may have changed since the start.
+                let config = reload.as_ref().map_or(config, |reload| &reload.in_force);
                 match take(&step, config, &mut probes, &mut watched, &mut inlet) {
                     Ok(()) => outputs.stepped(&step),
                     Err(error) => {
                         warn!("cannot do more again, will try later: {error:#}");
                         ladder.refused(step, now);
                     }
+                }
+            }
+        }
+
+        if let Some(reload) = &mut reload
+            && let Some(change) = reload.look(now)
+        {
+            let config = &reload.in_force;
+            match apply(&change, config, ladder.rung(), &mut probes, &mut watched, &mut inlet) {
+                Ok(()) => outputs.reconfigured(config, &change),
+                Err(error) => {
+                    failed = Some(error.context("attach the probes again for another configuration"));
+                    break;
                 }
             }
         }
@@ -200,6 +232,48 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     vitals.left_alone = LeftAlone(probes.left_alone());
     inlet.close()?;
     outputs.finish(&mut vitals, clock::now());
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Applies what can be applied of `config`, to everything but the outputs.
+fn apply(
+    change: &Change,
+    config: &Config,
+    rung: Rung,
+    probes: &mut Probes,
+    watched: &mut Watched,
+    inlet: &mut Inlet,
+) -> anyhow::Result<()> {
+    // While nobody is watched anyway, the step up finds the new selection.
+    let anew = (change.selection || change.resource) && rung != Rung::Detached;
+    if anew {
+        // The probes have judged the sockets that they follow, and some of what they judge by is fixed when they are
+        // loaded. What they have seen so far was seen under the old configuration.
+        probes.detach();
+        drain(probes, watched, inlet);
+        inlet.pipeline.leave(&mut inlet.spans);
+    }
+    if change.routes {
+        inlet.pipeline.set_routes(routes(config)?);
+    }
+    if change.resource {
+        inlet.pipeline.describe_resources(&config.resource);
+    }
+    if !anew {
+        return Ok(());
+    }
+    attach_again(config, probes, watched)?;
+    probes.controls().count_only(rung >= Rung::Counted).context("tell the probes whether to count only")
+}
+
+/// Watches again, and judges everybody who runs by `config`.
+fn attach_again(config: &Config, probes: &mut Probes, watched: &mut Watched) -> anyhow::Result<()> {
+    let mut again = Watched::new(Judge::new(&config.selection).context("understand the selection")?);
+    again.meet_running();
+    let settings = settings_of(config, &mut again);
+    probes.attach_again(&settings)?;
+    *watched = again;
+    memory::give_back();
     Ok(())
 }
 
@@ -244,12 +318,7 @@ fn take(
     }
     if step.from == Rung::Detached {
         // Nobody has seen who came and went meanwhile.
-        let mut again = Watched::new(Judge::new(&config.selection).context("understand the selection")?);
-        again.meet_running();
-        let settings = settings_of(config, &mut again);
-        probes.attach_again(&settings)?;
-        *watched = again;
-        memory::give_back();
+        attach_again(config, probes, watched)?;
     }
     probes.controls().count_only(step.to >= Rung::Counted).context("tell the probes whether to count only")
 }
@@ -333,23 +402,29 @@ fn runtime() -> anyhow::Result<Runtime> {
         .context("start the input/output thread")
 }
 
+/// Counts the signals of a kind, which do nothing else from now on.
+fn count(kind: SignalKind, into: &Arc<AtomicU32>, runtime: &Runtime) -> anyhow::Result<()> {
+    let _guard = runtime.enter();
+    let mut signals = signal(kind).context("listen for signals")?;
+    let count = Arc::clone(into);
+    runtime.spawn(async move {
+        while signals.recv().await.is_some() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    Ok(())
+}
+
 /// SIGINT and SIGTERM: the first asks for an orderly end, the second insists.
 struct Stop(Arc<AtomicU32>);
 
 impl Stop {
     fn on_signals(runtime: &Runtime) -> anyhow::Result<Self> {
-        let count = Arc::new(AtomicU32::new(0));
-        let _guard = runtime.enter();
+        let signals = Arc::new(AtomicU32::new(0));
         for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
-            let mut signals = signal(kind).context("listen for signals")?;
-            let count = Arc::clone(&count);
-            runtime.spawn(async move {
-                while signals.recv().await.is_some() {
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-            });
+            count(kind, &signals, runtime)?;
         }
-        Ok(Self(count))
+        Ok(Self(signals))
     }
 
     fn asked(&self) -> bool {
@@ -358,6 +433,59 @@ impl Stop {
 
     fn insisted(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 1
+    }
+}
+
+/// Reads the configuration again when it may say something else.
+struct Reload<'a> {
+    source: Source<'a>,
+    /// What was asked for, as far as it is applied.
+    in_force: Config,
+    asked: Arc<AtomicU32>,
+    swaps: Swaps,
+    looked: Timestamp,
+}
+
+impl<'a> Reload<'a> {
+    fn from(source: Source<'a>, config: &Config, runtime: &Runtime) -> anyhow::Result<Self> {
+        let asked = Arc::new(AtomicU32::new(0));
+        count(SignalKind::hangup(), &asked, runtime)?;
+        let swaps = Swaps::of(source.file);
+        Ok(Self { source, in_force: config.clone(), asked, swaps, looked: Timestamp::default() })
+    }
+
+    /// What is to be applied, if the configuration was read again and is good. A bad one changes nothing.
+    fn look(&mut self, now: Timestamp) -> Option<Change> {
+        let mut again = self.asked.swap(0, Ordering::Relaxed) > 0;
+        if now.since(self.looked) >= LOOK_FOR_SWAPS {
+            self.looked = now;
+            again |= self.swaps.look();
+        }
+        if !again {
+            return None;
+        }
+        let kept = "the configuration was read again and is not good; everything stays as it was:";
+        match (self.source.decide)() {
+            Ok(Decision { command: Command::Run(config), warnings, .. }) => {
+                for warning in warnings {
+                    warn!("{warning}");
+                }
+                let change = Change::between(&self.in_force, &config);
+                Change::apply(&mut self.in_force, config);
+                Some(change)
+            }
+            // The same arguments have the same meaning.
+            Ok(_) => None,
+            Err(Refusal::Mistakes(mistakes)) => {
+                let mistakes: Vec<_> = mistakes.iter().map(|mistake| format!("\n  {mistake}")).collect();
+                error!("{kept}{}", mistakes.concat());
+                None
+            }
+            Err(Refusal::CommandLine(why)) => {
+                error!("{kept} {why}");
+                None
+            }
+        }
     }
 }
 
@@ -712,6 +840,9 @@ const FIRST_LOOKS: Duration = Duration::from_millis(500);
 
 /// Between two looks at the probes' counters, each of them a system call: soon enough for a warning.
 const READ_LOSSES: Duration = Duration::from_secs(1);
+
+/// Between two looks at where the configuration's links lead: people wait for what they have changed.
+const LOOK_FOR_SWAPS: Duration = Duration::from_secs(1);
 
 /// Processes remembered for the moment between their end and the reading of their first socket record. Exits remove
 /// them; only lost exits can fill the table, and then it starts afresh.

@@ -14,8 +14,10 @@ mod receiver;
 
 use std::{
     fmt::Write as _,
+    fs,
     io::{BufRead, BufReader, Read, Write, stderr},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    os::unix::fs::symlink,
     process::{Command, Stdio},
     sync::mpsc::{Receiver as Inbox, channel},
     thread,
@@ -179,6 +181,61 @@ fn what_is_not_selected_is_not_traced() {
 }
 
 #[test]
+fn a_configuration_that_was_read_again_is_followed_if_it_is_good() {
+    if let Some(why) = cannot() {
+        return skip("another configuration", &why);
+    }
+    let (first, second) = (Service::start(), Service::start());
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| folder.path().join(name);
+    let write = |version: &str, text: String| {
+        fs::create_dir_all(at(version)).expect("a folder");
+        fs::write(at(version).join("c.yaml"), text).expect("a file");
+    };
+    // As Kubernetes has it: the file is a link through a folder that is one.
+    write("1", format!("port: {}\n", first.port));
+    symlink(at("1"), at("..data")).expect("a link");
+    symlink("..data/c.yaml", at("c.yaml")).expect("a link");
+    let file = at("c.yaml");
+    let file = file.to_str().expect("temporary folders have plain names");
+    let agent = Agent::start(&["run", "--print", "json", "--config", file], &[]);
+    let ask = |service: &Service, word: &str| service.ask(&["-A", word]);
+    ask(&first, "with-the-old");
+    ask(&second, "unseen");
+
+    write("1", "prot: 80\nroutes: {patterns: [users]}\n".to_owned());
+    agent.process.signal(libc::SIGHUP);
+    let said = agent.hear("the route pattern users means nothing");
+    assert!(said.contains("everything stays as it was") && said.contains("did you mean port?"), "{said}");
+    ask(&first, "with-the-bad");
+
+    let routes = "routes: {patterns: ['/users/{who}']}";
+    write("1", format!("port: {}\n{routes}\nmetrics: {{max_series: 9}}\n", second.port));
+    agent.process.signal(libc::SIGHUP);
+    let said = agent.hear("read again");
+    assert!(said.contains("selection, routes as it says now; needs a restart: metrics"), "{said}");
+    ask(&second, "with-the-good");
+    ask(&first, "unseen");
+
+    write("2", format!("port: {}\n{routes}\nresource: {{deployment.environment.name: blue}}\n", first.port));
+    symlink(at("2"), at("..data_tmp")).expect("a link");
+    fs::rename(at("..data_tmp"), at("..data")).expect("in one step");
+    let said = agent.hear("read again");
+    assert!(said.contains("selection, resource as it says now"), "{said}");
+    ask(&first, "with-the-swapped");
+
+    let printed = agent.output();
+    let of = |word: &str| printed.lines().filter(|line| line.contains(word)).collect::<Vec<_>>().join("\n");
+    assert_eq!(of("unseen"), "");
+    // What ends around the change may be named in either way.
+    for word in ["with-the-old", "with-the-bad"] {
+        assert!(of(word).contains("GET /users/{"), "{word}: {printed}");
+    }
+    assert!(of("with-the-good").contains("/users/{who}"), "{printed}");
+    assert!(of("with-the-swapped").contains("/users/{who}") && of("with-the-swapped").contains("blue"), "{printed}");
+}
+
+#[test]
 fn a_request_under_way_at_the_end_is_told_as_truncated() {
     if let Some(why) = cannot() {
         return skip("a request under way", &why);
@@ -277,14 +334,20 @@ impl Agent {
         let stdout = process.child().stdout.take().expect("it is piped");
         let stderr = process.child().stderr.take().expect("it is piped");
         let agent = Self { process, printed: lines(stdout), said: lines(stderr) };
+        agent.hear("Ctrl-C");
+        agent
+    }
+
+    /// Waits until it says a line with `word` in it; everything that it said until then.
+    fn hear(&self, word: &str) -> String {
         let mut heard = String::new();
-        while !heard.contains("Ctrl-C") {
-            match agent.said.recv_timeout(Duration::from_secs(30)) {
+        while !heard.contains(word) {
+            match self.said.recv_timeout(Duration::from_secs(30)) {
                 Ok(line) => writeln!(heard, "{line}").expect("a string takes everything"),
-                Err(_) => panic!("the agent is not live: {heard}"),
+                Err(_) => panic!("no {word} in: {heard}"),
             }
         }
-        agent
+        heard
     }
 
     fn stop(mut self) -> Option<i32> {

@@ -22,7 +22,9 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Node, Mistake> {
     if text.lines().all(|line| line.trim_start().starts_with('#') || line.trim().is_empty()) {
         return Ok(Node { origin: Origin::File(name, 1), value: Value::Keys(Vec::new()) });
     }
-    let parsed: Result<Spanned<Yaml>, _> = serde_saphyr::from_str(text);
+    // YAML 1.2.2, 10.3.2: only `true` and `false` are truth values. `off` is a text, and a mode of routes.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let parsed: Result<Spanned<Yaml>, _> = serde_saphyr::from_str_with_options(text, options);
     let node = parsed.map(|yaml| yaml.value.at(yaml.defined.line(), &name)).map_err(|error| Mistake {
         what: match error.location() {
             Some(place) => format!("{name}:{}: it is not YAML ({})", place.line(), one_line(&error)),

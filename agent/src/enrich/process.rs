@@ -29,6 +29,8 @@ pub struct Resources {
     host: HostFacts,
     /// What every resource has.
     common: Vec<Attribute>,
+    /// What is in `common` whatever anybody says.
+    machine: Vec<Attribute>,
     /// Law: at most [`MAX_PROCESSES`].
     entries: Table<u32, Entry>,
     /// Processes that ended, and when they may be forgotten; in the order of that time.
@@ -87,12 +89,21 @@ impl Resources {
         ] {
             common.push(Attribute::new(key, value));
         }
-        Self { host, common, entries: Table::default(), ended: VecDeque::new(), counts: Counts::default() }
+        Self {
+            host,
+            machine: common.clone(),
+            common,
+            entries: Table::default(),
+            ended: VecDeque::new(),
+            counts: Counts::default(),
+        }
     }
 
-    /// Attributes of every resource that has no other value for them. What a process declares of itself
-    /// wins over them, and they win over what is known of the machine.
+    /// Attributes of every resource that has no other value for them, instead of those of an earlier call. What a process
+    /// declares of itself wins over them, and they win over what is known of the machine. Who is known already stays as
+    /// described.
     pub fn also(&mut self, attributes: &[(String, String)]) {
+        self.common.clone_from(&self.machine);
         for (key, value) in attributes.iter().filter(|(key, _)| key != semconv::SERVICE_NAME) {
             // The telemetry is ours, whatever anybody says.
             match self.common.iter_mut().find(|common| common.key == **key) {
