@@ -30,6 +30,7 @@ use std::{
 };
 
 use clap::Parser as _;
+use serde_json::Value as Json;
 use spantap_common::abi::RING_BYTES;
 
 use self::{
@@ -42,7 +43,13 @@ use self::{
     tree::Settings,
     values::closest,
 };
-use crate::{enrich::route, export, kernel::Tier, ladder::Budget, metrics, pipeline, sample};
+use crate::{
+    enrich::route::{self, Routes},
+    export,
+    kernel::Tier,
+    ladder::Budget,
+    metrics, pipeline, sample,
+};
 
 /// Everything `run` needs to know.
 #[derive(Clone, Debug)]
@@ -426,6 +433,7 @@ fn layers(file: Option<&Path>, given: Vec<Given>, variables: &mut Variables<'_>)
         }
     }
     standard::lay(variables, &mut layers);
+    sampling::lay(variables, &mut layers);
     let shape = layers.shape().clone();
     for (path, setting) in shape.settings() {
         let name = schema::variable(&path);
@@ -454,7 +462,13 @@ fn twin(name: &str, text: &str, shape: &Shape) -> Result<Node, Mistake> {
     let origin = Origin::Variable(name.to_owned());
     match shape {
         Shape::List(item) if matches!(**item, Shape::Value(_)) => Ok(Node::list(&origin, [text])),
-        Shape::Value(kind) if kind != schema::NAMES => Ok(Node::text(origin, text)),
+        Shape::Value(kind) if kind != schema::NAMES => {
+            // What a file has as a number or a truth value, a variable has as a text.
+            let plain = serde_json::from_str(text).ok().filter(|json: &Json| json.is_number() || json.is_boolean());
+            let json = plain.filter(|_| kind == schema::NUMBER || kind == schema::TRUTH);
+            let value = Value::Scalar(json.unwrap_or_else(|| text.into()));
+            Ok(Node { origin, value })
+        }
         Shape::Value(_) => {
             let pairs = text.split(',').filter(|pair| !pair.trim().is_empty()).map(|pair| pair.split_once('='));
             let pairs: Option<Vec<_>> = pairs.collect();
@@ -465,10 +479,12 @@ fn twin(name: &str, text: &str, shape: &Shape) -> Result<Node, Mistake> {
             let keys = pairs.into_iter().map(|(key, value)| (key.trim().to_owned(), node(value))).collect();
             Ok(Node { value: Value::Keys(keys), origin })
         }
-        Shape::List(_) | Shape::Group(_) => file::parse(name, &format!("v: {text}")).map(|node| match node.value {
-            Value::Keys(mut keys) if keys.len() == 1 => keys.remove(0).1,
-            _ => node,
-        }),
+        Shape::List(_) | Shape::Group(_) | Shape::Choice(_) => {
+            file::parse(name, &format!("v: {text}")).map(|node| match node.value {
+                Value::Keys(mut keys) if keys.len() == 1 => keys.remove(0).1,
+                _ => node,
+            })
+        }
     }
 }
 
@@ -568,6 +584,7 @@ impl Desk<'_> {
     }
 
     fn output(&mut self) -> Output {
+        self.judge_stages();
         let destinations = self.destinations();
         let names = |kind| otlp::names(&self.settings, kind);
         let listed = !self.settings.export.traces.is_empty();
@@ -586,15 +603,41 @@ impl Desk<'_> {
             unasked: unsaid && asked.is_none() && self.settings.disabled != Some(Flag(true)),
             destinations,
             print: style.map(|style| self.print(style)),
-            sampling: sampling::settings(&mut self.variables),
-            metrics: sampling::metrics(&mut self.variables),
-            routes: route::Settings::default(),
+            sampling: self.settings.sampling.clone(),
+            metrics: self.settings.metrics.clone(),
+            routes: self.settings.routes.clone(),
             limits: otlp::limits(&self.settings, &mut self.variables.warnings),
         }
     }
 
     fn destinations(&mut self) -> Vec<Destination> {
         otlp::destinations(&self.settings, &mut self.layers, &mut self.variables.warnings)
+    }
+
+    /// What only the stages know to be wrong.
+    fn judge_stages(&mut self) {
+        for told in Routes::new(&self.settings.routes).err().unwrap_or_default() {
+            let places = ["routes.patterns", "routes.services"].map(|path| self.layers.origin(path));
+            let origin = places.into_iter().find(|origin| *origin != Origin::Default).unwrap_or_default();
+            let mistake = Mistake { what: format!("{origin}: {told}"), fix: "see docs/routes.md".to_owned() };
+            self.layers.mistaken(origin, mistake);
+        }
+        let sampling = self.settings.sampling.mistakes().into_iter().map(|told| (told, "see docs/sampling.md"));
+        let metrics = self.settings.metrics.mistakes().into_iter().map(|told| (told, "see docs/configuration.md"));
+        for (told, page) in sampling.chain(metrics) {
+            let (path, what) = told.split_once([' ', ':']).unwrap_or((&told, ""));
+            let mut place = path;
+            let mut origin = self.layers.origin(place);
+            // The name of a strategy is no part of what a stage calls a setting below it.
+            while origin == Origin::Default
+                && let Some((above, _)) = place.rsplit_once('.')
+            {
+                place = above;
+                origin = self.layers.origin(place);
+            }
+            let mistake = origin.mistake(path, what.trim(), page.to_owned());
+            self.layers.mistaken(origin, mistake);
+        }
     }
 
     fn usual_style(&self) -> PrintStyle {

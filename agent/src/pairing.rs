@@ -173,7 +173,7 @@ mod tests {
             first: Moment::default(),
             position: 0,
             context: None,
-            passed: None,
+            passed: crate::protocol::Passed::default(),
             attributes: vec![],
         })
     }

@@ -114,7 +114,7 @@ pub struct Request {
     /// The trace it says it belongs to.
     pub context: Option<TraceContext>,
     /// What else it says about where it comes from; most requests say nothing.
-    pub passed: Option<Box<Passed>>,
+    pub passed: Passed,
     /// Attributes for a span of [`Link::role`]'s kind, known from the request.
     pub attributes: Vec<Attribute>,
 }

@@ -71,6 +71,8 @@ pub struct Sampler {
     services: HashSet<Arc<str>>,
     /// What every trace has to pass besides: more than [`Threshold::ALWAYS`] while the agent has to do less.
     floor: Threshold,
+    /// The last state that was made of a threshold alone, which most traces share.
+    plain: Option<(Threshold, Arc<str>)>,
     counts: Counts,
 }
 
@@ -121,6 +123,7 @@ impl Sampler {
             remote: Strategies::default(),
             services: HashSet::new(),
             floor: Threshold::ALWAYS,
+            plain: None,
             counts: Counts::default(),
         }
     }
@@ -280,9 +283,24 @@ impl Sampler {
             return;
         }
         let claim = self.raised(claim, span.span.state.as_deref());
-        span.span.state = claimed(span.span.state.as_ref(), claim, randomness);
+        span.span.state = match (&span.span.state, claim) {
+            (None, Claim::Threshold(threshold)) => self.plain(threshold, randomness),
+            (state, claim) => claimed(state.as_ref(), claim, randomness),
+        };
         self.counts.exported += 1;
         out.push(span);
+    }
+
+    /// The state of a trace that has none but the threshold.
+    fn plain(&mut self, threshold: Threshold, randomness: Randomness) -> Option<Arc<str>> {
+        if let Some((known, state)) = &self.plain
+            && *known == threshold
+        {
+            return Some(Arc::clone(state));
+        }
+        let state = claimed(None, Claim::Threshold(threshold), randomness)?;
+        self.plain = Some((threshold, Arc::clone(&state)));
+        Some(state)
     }
 
     /// The claim of a span that has passed the floor as well: "a sampler that reduces the number of spans raises the

@@ -32,7 +32,7 @@ use clap::ValueEnum;
 
 use crate::{
     build::{self, Profile},
-    command::is_root,
+    command::{cargo, is_root, run},
     setup::{Purpose, ensure},
 };
 
@@ -48,6 +48,8 @@ pub(crate) enum Part {
     Agent,
     /// Instructions and allocations per exchange, counted; fails when they exceed the baseline
     Instructions,
+    /// How long each of the pure stages takes by itself
+    Stages,
     /// How the cost per request grows with connections, processes and services
     Scale,
     /// From the start of the process to live probes and to the first exported span
@@ -95,10 +97,11 @@ pub(crate) fn bench(part: Part, effort: Effort, json: Option<&Path>) -> Result<(
 
     let mut report = Report::default();
     type Measure = fn(&Bench, &mut Report) -> Result<()>;
-    let parts: [(Part, Measure); 6] = [
+    let parts: [(Part, Measure); 7] = [
         (Part::Overhead, overhead::measure),
         (Part::Agent, footprint::measure),
         (Part::Instructions, instructions::measure),
+        (Part::Stages, stages),
         (Part::Scale, scale::measure),
         (Part::Startup, startup::measure),
         (Part::Alternatives, alternatives::measure),
@@ -128,6 +131,11 @@ pub(crate) fn bench(part: Part, effort: Effort, json: Option<&Path>) -> Result<(
 /// What `cargo xtask check` asks: whether an exchange takes more instructions than the baseline allows.
 pub(crate) fn count() -> Result<()> {
     instructions::check()
+}
+
+/// Prints its own table: a stage by itself has no budget, and the time of all of them is `agent_cpu_per_exchange_us`.
+fn stages(_: &Bench, _: &mut Report) -> Result<()> {
+    run(cargo().args(["bench", "--package", "spantap-count", "--bench", "stages"]))
 }
 
 /// What every part needs to know.

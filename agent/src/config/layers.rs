@@ -195,6 +195,15 @@ impl Layers {
         self.lay(layer);
     }
 
+    /// Takes away what lower layers say at `path`, whose steps are keys.
+    pub(super) fn clear(&mut self, path: &str) {
+        let steps: Vec<_> = path.split('.').map(|key| Step::Key(key.to_owned())).collect();
+        // Otherwise the last part of the way there would be taken out.
+        if self.origin(path) != Origin::Default {
+            self.root.remove(&steps);
+        }
+    }
+
     /// Where the setting at `path` (`export.destinations[0].endpoint`) was written.
     pub(super) fn origin(&self, path: &str) -> Origin {
         let steps = path.split('.').flat_map(|part| {

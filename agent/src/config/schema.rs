@@ -21,6 +21,8 @@ pub(super) enum Shape {
     List(Box<Shape>),
     /// One value, or something of a shape of its own.
     Value(String),
+    /// A name, or a group under one of some names.
+    Choice(String),
 }
 
 /// A setting in its group.
@@ -66,8 +68,37 @@ fn read(schema: &Json, defaults: &Json) -> Shape {
     if let Some(some) = options.and_then(|options| options.iter().find(|option| option["type"] != "null")) {
         return read(some, defaults);
     }
-    Shape::Value(kind(schema))
+    if let Some(choices) = schema.get("oneOf").and_then(Json::as_array) {
+        return choice(choices);
+    }
+    let lists = schema.pointer("/additionalProperties/items").is_some();
+    if lists { Shape::Choice("names with lists".to_owned()) } else { Shape::Value(kind(schema)) }
 }
+
+/// Alternatives: names, and names with something below them.
+fn choice(choices: &[Json]) -> Shape {
+    let mut names = Vec::new();
+    let mut plain = true;
+    for choice in choices {
+        // Names without comments of their own are together in one alternative.
+        let several = choice.get("enum").and_then(Json::as_array).into_iter().flatten();
+        let named = several.chain(choice.get("const")).filter_map(Json::as_str);
+        names.extend(named.map(|name| format!("`{name}`")));
+        for (name, below) in choice.get("properties").and_then(Json::as_object).into_iter().flatten() {
+            plain = false;
+            let below = if below["type"] == "number" { "number" } else { "group" };
+            names.push(format!("`{name}:` {below}"));
+        }
+    }
+    let names = names.join(", ");
+    if plain { Shape::Value(names) } else { Shape::Choice(names) }
+}
+
+/// The kind of a value that is a number.
+pub(super) const NUMBER: &str = "number";
+
+/// The kind of a value that is true or false.
+pub(super) const TRUTH: &str = "`true`, `false`";
 
 /// The kind of a value that is a table of names.
 pub(super) const NAMES: &str = "names with values";
@@ -90,8 +121,8 @@ fn kind(schema: &Json) -> String {
         ("string", _) if pattern.contains("ms") => "time",
         ("string", _) if pattern.contains("MiB") => "size",
         ("string", _) => "text",
-        ("integer" | "number", _) => "number",
-        ("boolean", _) => "`true`, `false`",
+        ("integer" | "number", _) => NUMBER,
+        ("boolean", _) => TRUTH,
         ("object", _) => NAMES,
         _ => "see the schema",
     }
@@ -112,7 +143,7 @@ impl Shape {
             let path = if path.is_empty() { setting.key.clone() } else { format!("{path}.{}", setting.key) };
             match &setting.shape {
                 group @ Self::Group(_) => group.collect(&path, all),
-                Self::List(_) | Self::Value(_) => all.push((path, setting)),
+                Self::List(_) | Self::Value(_) | Self::Choice(_) => all.push((path, setting)),
             }
         }
     }
@@ -131,9 +162,9 @@ pub(super) fn reference() -> String {
         let kind = match &setting.shape {
             Shape::List(item) => match &**item {
                 Shape::Value(kind) => format!("list of {kind}"),
-                Shape::Group(_) | Shape::List(_) => "list of groups, below".to_owned(),
+                Shape::Group(_) | Shape::List(_) | Shape::Choice(_) => "list of groups, below".to_owned(),
             },
-            Shape::Value(kind) => kind.clone(),
+            Shape::Value(kind) | Shape::Choice(kind) => kind.clone(),
             Shape::Group(_) => continue,
         };
         let default = match &setting.default {
@@ -153,7 +184,7 @@ pub(super) fn reference() -> String {
         let _ = write!(page, "\n## Keys of `{path}`\n\n| key | value | |\n|---|---|---|\n");
         for key in keys {
             let kind = match &key.shape {
-                Shape::Value(kind) => kind.clone(),
+                Shape::Value(kind) | Shape::Choice(kind) => kind.clone(),
                 Shape::List(_) => "list".to_owned(),
                 Shape::Group(_) => "group".to_owned(),
             };

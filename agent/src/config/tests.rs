@@ -4,6 +4,10 @@
 use clap::CommandFactory as _;
 
 use super::*;
+use crate::{
+    metrics::settings::Temporality,
+    sample::settings::{Adaptive, Strategy},
+};
 
 const TERMINAL: Screen = Screen { terminal: true };
 const PIPE: Screen = Screen { terminal: false };
@@ -624,8 +628,8 @@ fn what_cannot_be_understood_is_said_and_ignored_and_secrets_are_not_repeated() 
     ! OTEL_EXPORTER_OTLP_HEADERS: entry 4 is not name=value and was ignored
     ! OTEL_EXPORTER_OTLP_TIMEOUT=10s is no number of milliseconds above 0 and was ignored
     ! OTEL_EXPORTER_OTLP_COMPRESSION=zstd is none of gzip, none and was ignored
-    ! OTEL_EXPORTER_OTLP_ENDPOINT has port 4317, where collectors speak gRPC, but the default protocol is http/protobuf; set OTEL_EXPORTER_OTLP_PROTOCOL=grpc or use port 4318
     ! OTEL_TRACES_SAMPLER_ARG=7 is no number from 0 to 1; 1.0 is used
+    ! OTEL_EXPORTER_OTLP_ENDPOINT has port 4317, where collectors speak gRPC, but the default protocol is http/protobuf; set OTEL_EXPORTER_OTLP_PROTOCOL=grpc or use port 4318
     ! export.batch.spans of 99999 is more than export.batch.queue holds; batches have 16384 spans
     ");
     let (config, _) = run("spantap --otlp http://user:hunter2@c:4318?key=hunter2", &[], PIPE);
@@ -720,4 +724,97 @@ fn help_is_the_reference() {
       2   the command line or the environment is wrong
       77  this machine cannot do it (kernel, BTF, privileges): see `spantap doctor`
     ");
+}
+
+#[test]
+fn sampling_metrics_and_routes_are_settings_like_all_others() {
+    const FILE: &str = "\
+sampling:
+  root: {probability: 0.25}
+  parent_based: false
+  rules:
+    - {route: /health*, strategy: always_off}
+    - {method: POST, strategy: {traces_per_second: 5}}
+  keep: {errors: true}
+metrics: {otlp: true, temporality: delta, export_interval_ms: 5000, service_graph: {wait_ms: 100}}
+routes:
+  mode: strict
+  patterns: ['/users/{id}']
+  services:
+    cart: ['/items/{item}']
+";
+    let file = [("c.yaml", FILE)];
+    let with = |more: Environ<'_>| run("spantap --config c.yaml", &[&file[..], more].concat(), PIPE).0.output;
+    let output = with(&[]);
+    assert_eq!(output.sampling.root, Strategy::Probability(0.25));
+    assert!(!output.sampling.parent_based && output.sampling.keep.errors && output.sampling.keep.asked);
+    assert_eq!(output.sampling.rules[1].strategy, Strategy::TracesPerSecond(5.0));
+    assert!(output.metrics.otlp && output.metrics.http);
+    assert_eq!((output.metrics.export_interval_ms, output.metrics.service_graph.wait_ms), (5000, 100));
+    assert_eq!((output.routes.mode, output.routes.patterns), (route::Mode::Strict, vec!["/users/{id}".to_owned()]));
+    assert_eq!(output.routes.services["cart"], ["/items/{item}"]);
+
+    // The standard's variables say only what they are about, and a bad value of theirs counts as unset.
+    let output = with(&[("OTEL_TRACES_SAMPLER", "parentbased_always_off"), ("OTEL_METRIC_EXPORT_INTERVAL", "60000")]);
+    assert_eq!((output.sampling.root, output.sampling.parent_based), (Strategy::AlwaysOff, true));
+    assert_eq!((output.sampling.rules.len(), output.metrics.export_interval_ms), (2, 60_000));
+    let output = with(&[
+        ("OTEL_METRICS_EXPORTER", "none"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "some"),
+        ("SPANTAP_METRICS_LISTEN", "127.0.0.1:9464"),
+    ]);
+    assert!(!output.metrics.otlp && output.metrics.listen.is_some());
+    assert_eq!(output.metrics.temporality, Temporality::Delta);
+
+    // And spantap's own are above them.
+    let output = with(&[
+        ("OTEL_TRACES_SAMPLER", "always_off"),
+        ("SPANTAP_SAMPLING_ROOT", "{adaptive: {spans_per_second: 7}}"),
+        ("SPANTAP_SAMPLING_KEEP_ERRORS", "false"),
+        ("SPANTAP_SAMPLING_RULES", "[{service: a, strategy: always_on}]"),
+        ("SPANTAP_METRICS_MAX_SERIES", "12"),
+        ("SPANTAP_ROUTES_MODE", "off"),
+        ("SPANTAP_ROUTES_PATTERNS", "/a/{b},/c"),
+        ("SPANTAP_ROUTES_SERVICES", "{cart: [/x]}"),
+    ]);
+    assert_eq!(output.sampling.root, Strategy::Adaptive(Adaptive { spans_per_second: 7.0, ..Adaptive::default() }));
+    assert_eq!((output.sampling.keep.errors, output.sampling.rules.len()), (false, 1));
+    assert_eq!((output.metrics.max_series, output.routes.mode), (12, route::Mode::Off));
+    assert_eq!((output.routes.patterns.len(), &*output.routes.services["cart"][0]), (2, "/x"));
+}
+
+#[test]
+fn mistakes_about_sampling_metrics_and_routes_are_told_with_their_lines() {
+    const FILE: &str = "\
+sampling:
+  root:
+    probability: 7
+  rules:
+    - strategy: {traces_per_second: 0}
+    - {rout: /x}
+metrics:
+  http: maybe
+  max_series: 0
+routes:
+  patterns: [users]
+  mode: guess
+";
+    insta::assert_snapshot!(mistakes("spantap --config c.yaml", &[("c.yaml", FILE), ("SPANTAP_SAMPLING_KEEP_ASKED", "perhaps")]), @r#"
+    c.yaml:2: sampling.root is a share from 0 to 1, not 7
+           → see docs/sampling.md
+    c.yaml:5: sampling.rules[0].strategy is a number above 0, not 0
+           → see docs/sampling.md
+    c.yaml:6: sampling.rules[1].rout is no setting
+           → did you mean route?
+    c.yaml:8: metrics.http is not understood (invalid type: string "maybe", expected a boolean)
+           → see docs/configuration.md
+    c.yaml:9: metrics.max_series is a number from 1 on, not 0
+           → see docs/configuration.md
+    c.yaml:11: the route pattern users means nothing: it does not begin with a slash
+           → see docs/routes.md
+    c.yaml:12: routes.mode is not understood (unknown variant `guess`, expected one of `auto`, `strict`, `off`)
+           → see docs/configuration.md
+    SPANTAP_SAMPLING_KEEP_ASKED is not understood (invalid type: string "perhaps", expected a boolean)
+           → see docs/configuration.md
+    "#);
 }

@@ -15,8 +15,10 @@ use super::leaf::{
     Text, Time, Way, When,
 };
 use crate::{
+    enrich::route,
     export::{Limits, SpanLimits},
     ladder::Budget,
+    metrics, sample,
 };
 
 /// The configuration of spantap.
@@ -67,6 +69,12 @@ pub(super) struct Settings {
     pub(super) export: Export,
     /// What spantap itself may take of the machine.
     pub(super) budget: SelfBudget,
+    /// Which traces are exported.
+    pub(super) sampling: sample::Settings,
+    /// What is measured, and who may ask for it.
+    pub(super) metrics: metrics::Settings,
+    /// What requests are called.
+    pub(super) routes: route::Settings,
 }
 
 /// What spantap itself may take of the machine.

@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 use opentelemetry_semantic_conventions::attribute::{
     HTTP_REQUEST_METHOD, HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE, URL_PATH,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// What an operator says about routes.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Whether routes are guessed where no pattern matches.
@@ -35,7 +36,7 @@ pub struct Settings {
 }
 
 /// Where routes come from.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// From patterns, else from paths that look alike. The conventions want `http.route` to be the server framework's own;

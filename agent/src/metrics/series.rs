@@ -124,11 +124,11 @@ impl Instrument {
         value: f64,
         now: Timestamp,
     ) {
-        let series = self.series(resource, labels, now);
-        series.used = now;
-        match &mut series.point.data {
-            Data::Counter(sum) | Data::Gauge(sum) => *sum += value,
-            Data::Histogram(histogram) => histogram.record(value),
+        let hash = self.hash(resource, labels);
+        // Nearly always it is known.
+        match self.series.find_mut(hash, |series| series.is(resource, labels)) {
+            Some(series) => series.record(value, now),
+            None => self.made(hash, resource, labels, now).record(value, now),
         }
     }
 
@@ -171,15 +171,15 @@ impl Instrument {
         }
     }
 
-    fn series(
+    /// A series that was not there, or the one for those that have no room.
+    fn made(
         &mut self,
+        hash: u64,
         resource: Option<&Arc<Resource>>,
         labels: &[(&'static str, &Value)],
         now: Timestamp,
     ) -> &mut Series {
-        let hash = self.hash(resource, labels);
-        let known = self.series.find(hash, |series| series.is(resource, labels)).is_some();
-        if known || self.has_room(labels) {
+        if self.has_room(labels) {
             return self.entry(hash, resource, labels, now);
         }
         self.overflown += 1;
@@ -250,9 +250,18 @@ impl Instrument {
 }
 
 impl Series {
+    fn record(&mut self, value: f64, now: Timestamp) {
+        self.used = now;
+        match &mut self.point.data {
+            Data::Counter(sum) | Data::Gauge(sum) => *sum += value,
+            Data::Histogram(histogram) => histogram.record(value),
+        }
+    }
+
     fn is(&self, resource: Option<&Arc<Resource>>, labels: &[(&'static str, &Value)]) -> bool {
         let same = |ours: &(&'static str, Value), theirs: &(&'static str, &Value)| {
-            ours.0 == theirs.0
+            // Names are constants: mostly they are the same one, and need not be read.
+            (std::ptr::eq(ours.0, theirs.0) || ours.0 == theirs.0)
                 && match (&ours.1, theirs.1) {
                     (Value::Int(ours), Value::Int(theirs)) => ours == theirs,
                     (ours, theirs) => ours.as_str() == theirs.as_str(),
@@ -280,8 +289,9 @@ fn hash_of(hasher: &FixedState, resource: Option<&Arc<Resource>>, labels: &[(&'s
     if let Some(resource) = resource {
         resource.process.hash(&mut hash);
     }
+    // Values tell series apart; the names are those of the metric, of which some may be missing.
     for (name, value) in labels {
-        name.hash(&mut hash);
+        hash.write_usize(name.len());
         match value {
             Value::Int(number) => number.hash(&mut hash),
             value => value.as_str().unwrap_or_default().hash(&mut hash),

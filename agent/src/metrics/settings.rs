@@ -5,10 +5,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which metrics are made of the requests, and where they go. All requests count, whatever is sampled.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// `http.server.request.duration` and `http.client.request.duration`.
@@ -30,6 +31,7 @@ pub struct Settings {
     /// Whether they are sent over OTLP to where spans go. Many backends take spans only, so that it has to be asked for.
     pub otlp: bool,
     /// The address where Prometheus may ask for them, such as `127.0.0.1:9464`; also for `/livez` and `/readyz`.
+    #[schemars(with = "Option<String>")]
     pub listen: Option<SocketAddr>,
     /// Milliseconds between two exports over OTLP.
     pub export_interval_ms: u64,
@@ -40,7 +42,7 @@ pub struct Settings {
 }
 
 /// The service graph.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Graph {
     /// Whether it is made.
@@ -56,7 +58,7 @@ pub struct Graph {
 }
 
 /// What a sum is a sum of (`OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`).
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Temporality {
     /// Everything since the series began.
@@ -67,7 +69,7 @@ pub enum Temporality {
 }
 
 /// How a distribution is carried (`OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION`).
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Histograms {
     /// In the buckets that the convention advises.
@@ -82,6 +84,18 @@ impl Settings {
     /// Whether anybody gets them.
     pub fn is_wanted(&self) -> bool {
         self.otlp || self.listen.is_some()
+    }
+
+    /// Everything that can never work, in words.
+    pub fn mistakes(&self) -> Vec<String> {
+        let bounds = [
+            ("metrics.max_series", self.max_series as u64),
+            ("metrics.max_values", self.max_values as u64),
+            ("metrics.idle_minutes", self.idle_minutes),
+            ("metrics.export_interval_ms", self.export_interval_ms),
+        ];
+        let zero = bounds.into_iter().filter(|(_, value)| *value == 0);
+        zero.map(|(path, _)| format!("{path} is a number from 1 on, not 0")).collect()
     }
 
     /// Follows the variables of the OpenTelemetry specification, which `value` looks up; says what it could not follow

@@ -435,7 +435,7 @@ impl Http1 {
         let connection = &mut self.connection;
         let read = head::request(text, |head| {
             let attributes = attributes::of_request(head, connection);
-            (head.method, Framing::of_request(head), (head.context.take(), head.passed.take()), attributes)
+            (head.method, Framing::of_request(head), (head.context.take(), mem::take(&mut head.passed)), attributes)
         });
         let (method, framing, (context, passed), attributes) = match read {
             Ok(read) => read,

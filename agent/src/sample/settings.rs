@@ -4,10 +4,11 @@
 //! In: values from the configuration file, or the two variables of the OpenTelemetry specification. Out: [`Settings`].
 //! It reads no environment and decides about no span.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which traces are exported. Metrics and the local view are made of all requests, whatever is said here.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Decides about traces that begin on this machine.
@@ -32,7 +33,7 @@ pub struct Settings {
 }
 
 /// Decides about traces that begin here.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// All are exported.
@@ -51,7 +52,7 @@ pub enum Strategy {
 }
 
 /// A budget of spans, shared fairly among services and routes: whoever needs less than a fair share keeps everything.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Adaptive {
     /// The budget. 1,000 spans/s is about 1 MB/s to the collector before compression.
@@ -61,7 +62,7 @@ pub struct Adaptive {
 }
 
 /// Where a Jaeger collector answers `/api/sampling` (its HTTP port is 5778).
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JaegerRemote {
     /// The address, such as `http://jaeger:5778`; `/api/sampling` is added where there is no path.
@@ -73,7 +74,7 @@ pub struct JaegerRemote {
 }
 
 /// Decides in the place of a parent.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delegate {
     /// All are exported.
@@ -85,7 +86,7 @@ pub enum Delegate {
 }
 
 /// A strategy for some traces. Everything given has to match; what is left out matches everything.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rule {
     /// Name of the service, with `*` for any part of it.
@@ -105,7 +106,7 @@ pub struct Rule {
 }
 
 /// A header's value.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeaderRule {
     /// The header's name, which must be among those captured.
@@ -115,7 +116,7 @@ pub struct HeaderRule {
 }
 
 /// What is always kept.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Keep {
     /// Traces with a span that failed, unless their caller does not sample them. Then every trace waits for its end.
@@ -127,7 +128,7 @@ pub struct Keep {
 }
 
 /// Bounds of waiting.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Hold {
     /// Milliseconds after the first span of a trace at which it is decided about in any case. 5 s is half of a

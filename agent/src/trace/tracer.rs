@@ -106,7 +106,7 @@ struct Node {
     trace: Option<Trace>,
     parent: Parent,
     /// Exchanges that take their trace from this one.
-    children: Vec<ExchangeId>,
+    children: SmallVec<[ExchangeId; 1]>,
     /// The process made up the parent id that it wrote into the call's header.
     minted: bool,
     /// A request: no call that is to come, or to be decided, belongs to it.
@@ -180,7 +180,7 @@ impl Tracer {
             span: self.ids.span(),
             trace: request.context.as_ref().map(Trace::from),
             parent: Parent::Seeking,
-            children: Vec::new(),
+            children: SmallVec::new(),
             minted: false,
             released: false,
             emitted: false,
@@ -528,7 +528,7 @@ impl Tracer {
             end: closed.last.at,
             failed: closed.failed,
             attributes,
-            links: node.request.passed.take().map_or_else(Vec::new, |passed| links(*passed)),
+            links: links(mem::take(&mut node.request.passed)),
             task: node.request.first.task,
         });
         let still_sought = node.kind == SpanKind::Client && self.clients.get(&node.join) == Some(&id);
@@ -559,7 +559,7 @@ impl From<&TraceContext> for Trace {
 
 /// The ids that the request passes on.
 fn ids_of(request: &Request) -> SmallVec<[Arc<str>; 1]> {
-    request.passed.as_ref().map(|passed| passed.ids.clone()).unwrap_or_default()
+    request.passed.ids.clone()
 }
 
 /// Links to the spans that other headers name as the one which sent the request.
@@ -669,7 +669,7 @@ mod tests {
                     first: Moment { at, task: by },
                     position: wire,
                     context,
-                    passed: None,
+                    passed: Passed::default(),
                     attributes: Vec::new(),
                 },
             };

@@ -34,9 +34,10 @@ pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     for language in Language::ALL {
         install::install(language)?;
         for (variant, samples) in compare(bench, language)? {
+            let prefix = format!("alternatives_{}_{}", language.name(), variant.name());
+            samples.report(report, &prefix);
             // Writing to a `String` cannot fail.
-            let _ = writeln!(table, "{}", samples.row(language, variant));
-            samples.report(report, &format!("alternatives_{}_{}", language.name(), variant.name()));
+            let _ = writeln!(table, "{}", row(report, &prefix, language, variant));
         }
     }
     println!("\n{table}");
@@ -89,23 +90,28 @@ impl Samples {
         report.add(format!("{prefix}_throughput_loss_pct"), "%", 3.0, loss_pct);
         report.add(format!("{prefix}_spans_per_request"), "", 0.0, spans_per_request);
     }
+}
 
-    fn row(&self, language: Language, variant: Variant) -> String {
-        let how = match variant {
-            Variant::Bare => "bare",
-            Variant::Spantap => "spantap",
-            Variant::Otel => language.instrumentation(),
-        };
-        let spans = self.spans_per_request.first().map_or_else(String::new, |spans| format!("{spans:.2}"));
-        format!(
-            "| {} | {how} | {:.0} | {:.2} ms | {:.0} µs | {:.0} MiB | {spans} |",
-            language.label(),
-            median(&self.throughput),
-            median(&self.p99_us) / 1e3,
-            median(&self.cpu_us),
-            median(&self.rss_mib),
-        )
-    }
+/// A line of the table; what is withheld stays empty.
+fn row(report: &Report, prefix: &str, language: Language, variant: Variant) -> String {
+    let how = match variant {
+        Variant::Bare => "bare",
+        Variant::Spantap => "spantap",
+        Variant::Otel => language.instrumentation(),
+    };
+    let shown = |name: &str, scale: f64, digits: usize, unit: &str| {
+        let median = report.carried(&format!("{prefix}_{name}"));
+        median.map_or_else(String::new, |median| format!("{:.digits$}{unit}", median / scale))
+    };
+    format!(
+        "| {} | {how} | {} | {} | {} | {} | {} |",
+        language.label(),
+        shown("throughput", 1.0, 0, ""),
+        shown("p99_us", 1e3, 2, " ms"),
+        shown("cpu_per_request_us", 1.0, 0, " µs"),
+        shown("rss_mib", 1.0, 0, " MiB"),
+        shown("spans_per_request", 1.0, 2, ""),
+    )
 }
 
 /// All variants of one language, by turns in each round.

@@ -35,6 +35,11 @@ impl Report {
         }
     }
 
+    /// The median of the figure `name`, unless it is withheld.
+    pub(super) fn carried(&self, name: &str) -> Option<f64> {
+        self.0.iter().find(|figure| figure.name == name)?.carried()
+    }
+
     /// Everything a later comparison needs; a withheld figure is `null` beside its spread.
     pub(super) fn json(&self, conditions: &Conditions) -> Value {
         let medians: Map<_, _> = self.0.iter().map(|figure| (figure.name.clone(), json!(figure.carried()))).collect();

@@ -72,7 +72,7 @@ pub(super) struct RequestHead<'a> {
     pub(super) version: Version,
     pub(super) fields: Fields<'a>,
     pub(super) context: Option<TraceContext>,
-    pub(super) passed: Option<Box<Passed>>,
+    pub(super) passed: Passed,
 }
 
 /// A complete response head.

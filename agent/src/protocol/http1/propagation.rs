@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The context among `headers`, of which `w3c` is W3C's, and everything else they say.
-pub(super) fn read(w3c: Option<TraceContext>, headers: &[Header<'_>]) -> (Option<TraceContext>, Option<Box<Passed>>) {
+pub(super) fn read(w3c: Option<TraceContext>, headers: &[Header<'_>]) -> (Option<TraceContext>, Passed) {
     let (mut vendors, mut any) = (Vendors::default(), false);
     let mut ids = SmallVec::<[Arc<str>; 1]>::new();
     for Header { name, value } in headers {
@@ -55,8 +55,7 @@ pub(super) fn read(w3c: Option<TraceContext>, headers: &[Header<'_>]) -> (Option
     let context = w3c.or_else(|| contexts.next().map(|(_, context)| context));
     let others: Vec<_> =
         contexts.filter(|(_, other)| context.as_ref().is_some_and(|context| !same_trace(context, other))).collect();
-    let passed = (!ids.is_empty() || !others.is_empty()).then(|| Box::new(Passed { ids, others }));
-    (context, passed)
+    (context, Passed { ids, others })
 }
 
 fn id(value: &[u8]) -> Option<Arc<str>> {
@@ -72,7 +71,6 @@ mod tests {
         let headers: Vec<_> = fields.iter().map(|(name, value)| Header { name, value: value.as_bytes() }).collect();
         let w3c = fields.iter().find(|(name, _)| *name == "traceparent");
         let (context, passed) = read(TraceContext::parse(w3c.map(|(_, value)| value.as_bytes()), []), &headers);
-        let passed = passed.unwrap_or_default();
         let context = context.map_or_else(|| "-".to_owned(), |context| context.parent.to_string());
         let others: Vec<_> = passed.others.iter().map(|(format, _)| *format).collect();
         format!("{context} ids[{}] others[{}]", passed.ids.join(" "), others.join(" "))

@@ -69,6 +69,8 @@ impl Language {
             }
             Self::Java => {
                 let mut command = Command::new("java");
+                // Head and body are two writes: under Nagle's algorithm the second would wait 40 ms.
+                command.arg("-Dsun.net.httpserver.nodelay=true");
                 if is_instrumented {
                     command.arg(format!("-javaagent:{}", folder.join(install::JAVA_AGENT).display()));
                 }
