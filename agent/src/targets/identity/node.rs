@@ -8,26 +8,26 @@
 use memchr::memmem;
 use spantap_common::identity::Node;
 
-use super::{Memory, Unknown};
+use super::{Memory, Unknown, memory::Mapping};
 
 /// Looks for the layout.
 pub(super) fn find(memory: &Memory) -> Result<Node, Unknown> {
-    let heap = memory.mappings.iter().find(|mapping| mapping.name == "[heap]");
-    let heap = heap.ok_or(Unknown::NotYet("it has no heap yet"))?;
-    let bytes = memory.bytes(heap.start, heap.length().min(MOST_HEAP) as usize);
-    // `AliasedFloat64Array async_id_fields_`: the number of elements, the offset of the first, and where they are.
-    let arrays = memmem::find_iter(&bytes, &ARRAY).filter_map(|at| {
-        let ids = u64::from_ne_bytes(*bytes.get(at + ARRAY.len()..)?.first_chunk()?);
-        let is_array = at % 8 == 0 && ids % 8 == 0 && (heap.start..heap.end).contains(&ids);
-        is_array.then(|| Some((at, ids, given(memory, ids)?))).flatten()
-    });
-    let arrays: Vec<_> = arrays.collect();
-    let (at, ids, given) = match arrays[..] {
+    let (heap, others): (Vec<_>, Vec<_>) = memory
+        .mappings
+        .iter()
+        .filter(|mapping| mapping.writable && (mapping.name.is_empty() || mapping.name == HEAP))
+        .partition(|mapping| mapping.name == HEAP);
+    // Where the heap had no room to grow, the C library has taken it from elsewhere.
+    let mut arrays = arrays(memory, &heap);
+    if arrays.is_empty() {
+        arrays = self::arrays(memory, &others);
+    }
+    let (start, at, ids, given) = match arrays[..] {
         [only] => only,
         [] => return Err(Unknown::NotYet("it has no environment yet")),
-        _ => return Err(Unknown::Never("several environments of Node share a heap")),
+        _ => return Err(Unknown::Never("several environments of Node share its memory")),
     };
-    let around = memory.words(heap.start + at.saturating_sub(ENVIRONMENT) as u64, 2 * ENVIRONMENT / 8);
+    let around = memory.words(at.saturating_sub(ENVIRONMENT).max(start), 2 * ENVIRONMENT as usize / 8);
     let event_loop = Loop::find(memory, &around).ok_or(Unknown::Never("its event loop does not show"))?;
     let streams = event_loop.streams(memory);
     if !streams.iter().any(|stream| event_loop.leads_to(memory, stream)) {
@@ -35,6 +35,25 @@ pub(super) fn find(memory: &Memory) -> Result<Node, Unknown> {
     }
     let wrap = wrap(&streams, given).ok_or(Unknown::NotYet("its streams do not show their ids"))?;
     Ok(Node { ids, event_loop: event_loop.address, wrap })
+}
+
+/// Where in these mappings `AliasedFloat64Array async_id_fields_` may be: the number of elements, the offset of the first, and
+/// where they are. The beginning of its mapping, its own address, that one, and the count of ids there.
+fn arrays(memory: &Memory, mappings: &[&Mapping]) -> Vec<(u64, u64, u64, u64)> {
+    let mut left = MOST_HEAP;
+    let mut found = Vec::new();
+    for mapping in mappings {
+        let length = mapping.length().min(left);
+        left -= length;
+        let bytes = memory.bytes(mapping.start, length as usize);
+        let candidates = memmem::find_iter(&bytes, &ARRAY).filter(|at| at % 8 == 0).filter_map(|at| {
+            let ids = u64::from_ne_bytes(*bytes.get(at + ARRAY.len()..)?.first_chunk()?);
+            let is_address = ids % 8 == 0 && ids >= LOWEST;
+            is_address.then(|| Some((mapping.start, mapping.start + at as u64, ids, given(memory, ids)?))).flatten()
+        });
+        found.extend(candidates);
+    }
+    found
 }
 
 /// The count of ids, if those at `ids` look like Node's: what runs, who triggered it, the count, and the trigger that is to be
@@ -130,11 +149,14 @@ fn wrap(streams: &[Stream], given: u64) -> Option<u16> {
 /// Four elements from the first on.
 const ARRAY: [u8; 16] = [4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// What the kernel calls the memory of brk(2).
+const HEAP: &str = "[heap]";
+
 /// The environment is made early, at the beginning of the heap; heaps of processes that have just begun had 1 to 6 MiB.
 const MOST_HEAP: u64 = 64 << 20;
 
 /// `sizeof(Environment)` is some KiB; the loop is named in it many times, as that of its timers for one.
-const ENVIRONMENT: usize = 16 << 10;
+const ENVIRONMENT: u64 = 16 << 10;
 
 /// What a double counts exactly.
 const MOST_IDS: f64 = (1_u64 << 53) as f64;
