@@ -4,7 +4,7 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE},
     btf_maps::SkStorage,
     helpers::generated::bpf_sk_storage_get,
     macros::{btf_map, map},
@@ -112,15 +112,30 @@ pub(crate) static RING_WAITS: LruHashMap<RingWait, RingWaits> = LruHashMap::with
 #[map]
 pub(crate) static RING_REQUESTS: LruHashMap<u64, RingWait> = LruHashMap::with_max_entries(MAX_RING_WAITS, 0);
 
-/// A value that lives in a socket; with `BPF_SK_STORAGE_GET_F_CREATE` in `flags` it is made, of zeros, if need be.
+/// A value that lives in a socket.
 ///
 /// `T` must be valid for every bit pattern, and be prepared for two CPUs at once: see at the types.
+#[inline(always)]
+pub(crate) fn in_socket<T>(map: &'static SkStorage<T>, sock: Sock) -> Option<&'static mut T> {
+    asked(map, sock, 0)
+}
+
+/// The same, made of zeros if need be.
+///
+/// The kernel makes room for all values of a socket with its first one, and refuses the loser of two that are first at the
+/// same time (-EAGAIN of `bpf_local_storage_alloc`): who asks again finds the room.
+#[inline(always)]
+pub(crate) fn made_in_socket<T>(map: &'static SkStorage<T>, sock: Sock) -> Option<&'static mut T> {
+    let made = asked(map, sock, BPF_SK_STORAGE_GET_F_CREATE.into());
+    if made.is_some() { made } else { asked(map, sock, BPF_SK_STORAGE_GET_F_CREATE.into()) }
+}
+
 #[expect(
     clippy::mut_from_ref,
     reason = "the value is in the kernel's memory, not behind the static that names the map"
 )]
 #[inline(always)]
-pub(crate) fn in_socket<T>(map: &'static SkStorage<T>, sock: Sock, flags: u64) -> Option<&'static mut T> {
+fn asked<T>(map: &'static SkStorage<T>, sock: Sock, flags: u64) -> Option<&'static mut T> {
     let map = (&raw const *map).cast_mut().cast();
     // SAFETY: the helper takes the map, the trusted pointer and, for a new value, zeros. aya's own wrapper takes another
     // kind of context.

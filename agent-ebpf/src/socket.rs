@@ -4,10 +4,7 @@
 //! In: a socket as some tracepoint shows it. Out: its [`State`], and records that introduce it or say which of its
 //! directions is over. It does not look at payload: `traffic.rs` decides what the bytes mean for the verdict.
 
-use aya_ebpf::{
-    bindings::{BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE},
-    helpers::bpf_get_current_pid_tgid,
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_pid_tgid};
 use spantap_common::{
     abi::TURNS_PER_LOOK,
     event::{
@@ -22,7 +19,10 @@ use crate::{
     globals,
     kernel::{Positions, Sock, Stream},
     loss,
-    maps::{AGENT_CONNECTIONS, NEW_STATE, PORTS, PROCESSES, SOCKETS, SOCKETS_BY_ADDRESS, UNWANTED, in_socket},
+    maps::{
+        AGENT_CONNECTIONS, NEW_STATE, PORTS, PROCESSES, SOCKETS, SOCKETS_BY_ADDRESS, UNWANTED, in_socket,
+        made_in_socket,
+    },
     slot::Slot,
     state::{IGNORED, PROBING, State, UNKNOWN},
     task,
@@ -31,7 +31,7 @@ use crate::{
 /// The socket's state, if it has one.
 #[inline(always)]
 pub(crate) fn find(sock: Sock) -> Option<&'static mut State> {
-    if sock.is_address() { by_address(sock) } else { in_socket(&SOCKETS, sock, 0) }
+    if sock.is_address() { by_address(sock) } else { in_socket(&SOCKETS, sock) }
 }
 
 /// The socket's state, made now if need be.
@@ -47,11 +47,7 @@ pub(crate) fn find_or_make(sock: Sock) -> Option<&'static mut State> {
 /// The same for whoever can do without it.
 #[inline(always)]
 pub(crate) fn made(sock: Sock) -> Option<&'static mut State> {
-    if sock.is_address() {
-        by_address(sock).or_else(|| insert(sock))
-    } else {
-        in_socket(&SOCKETS, sock, BPF_SK_STORAGE_GET_F_CREATE.into())
-    }
+    if sock.is_address() { by_address(sock).or_else(|| insert(sock)) } else { made_in_socket(&SOCKETS, sock) }
 }
 
 /// Whether anybody wants to know of a socket, judged once, when its first bytes move: [`PROBING`] or [`IGNORED`].

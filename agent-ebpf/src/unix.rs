@@ -8,7 +8,6 @@
 //! The kernel numbers no byte of a unix stream, so that the probes count. Every write passes them; a read by splice(2)
 //! does not, which shows when the queue is empty while fewer bytes were read than written.
 
-use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use spantap_common::{
     abi::UNIX_SILENCE,
     endpoint::Endpoint,
@@ -24,7 +23,7 @@ use spantap_common::{
 use crate::{
     kernel::{Positions, Sock},
     loss,
-    maps::{COUNTED, in_socket},
+    maps::{COUNTED, in_socket, made_in_socket},
     slot::Slot,
     socket,
     state::{Counted, State},
@@ -167,14 +166,14 @@ fn ended(sock: Sock, how: Shut, errno: u16) -> Option<()> {
         return None;
     }
     *told = 1;
-    let counted = in_socket(&COUNTED, sock, 0)?;
+    let counted = in_socket(&COUNTED, sock)?;
     let positions = Positions { read: counted.read, write: counted.written, unread: 0 };
     socket::shut(state.cookie, positions, how, errno)
 }
 
 #[inline(always)]
 fn counted_or_made(sock: Sock) -> Option<&'static mut Counted> {
-    let counted = in_socket(&COUNTED, sock, BPF_SK_STORAGE_GET_F_CREATE.into());
+    let counted = made_in_socket(&COUNTED, sock);
     if counted.is_none() {
         loss::count(Reason::SocketStateFull);
     }
