@@ -12,17 +12,32 @@ use spantap_common::{
 
 use crate::{
     dialogue::{REQUEST, RESPONSE, opposite, said},
-    scene::{Scene, privileged},
+    scene::{Scene, Scenery, privileged},
 };
+
+/// A connection before there are probes: who listens, the client's end, the server's.
+fn connected() -> (TcpListener, TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
+    let (server, _) = listener.accept().expect("accept");
+    (listener, client, server)
+}
+
+/// Both ends show one request and its response, and nothing of what was said before.
+fn an_exchange_is_seen(seen: &Scenery, client: &TcpStream, server: &TcpStream) {
+    for (end, requests) in [(seen.at(client), Direction::Write), (seen.at(server), Direction::Read)] {
+        assert_eq!(end.socket.requests, requests);
+        assert_eq!(end.text(requests), REQUEST);
+        assert_eq!(end.text(opposite(requests)), RESPONSE);
+    }
+}
 
 #[test]
 fn a_socket_older_than_the_probes_is_picked_up_at_its_next_request() {
     if !privileged() {
         return;
     }
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
-    let (mut server, _) = listener.accept().expect("accept");
+    let (listener, mut client, mut server) = connected();
     said(&mut client, &mut server, b"POST /old HTTP/1.1\r\nContent-Length: 4\r\n\r\n");
 
     let mut scene = Scene::of(listener, Settings::default());
@@ -32,14 +47,10 @@ fn a_socket_older_than_the_probes_is_picked_up_at_its_next_request() {
     said(&mut server, &mut client, RESPONSE);
 
     let seen = scene.seen();
-    for (end, requests, origin) in [
-        (seen.at(&client), Direction::Write, Origin::OlderConnected),
-        (seen.at(&server), Direction::Read, Origin::OlderAccepted),
-    ] {
-        assert_eq!((end.socket.origin, end.socket.requests, end.socket.midway), (origin, requests, true));
-        assert_eq!(end.text(requests), REQUEST);
-        assert_eq!(end.text(opposite(requests)), RESPONSE);
+    for (end, origin) in [(seen.at(&client), Origin::OlderConnected), (seen.at(&server), Origin::OlderAccepted)] {
+        assert_eq!((end.socket.origin, end.socket.midway), (origin, true));
     }
+    an_exchange_is_seen(&seen, &client, &server);
     scene.lost_nothing();
 }
 
@@ -48,9 +59,7 @@ fn a_long_message_that_was_under_way_is_passed_over_and_the_next_request_seen() 
     if !privileged() {
         return;
     }
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
-    let (mut server, _) = listener.accept().expect("accept");
+    let (listener, mut client, mut server) = connected();
 
     let mut scene = Scene::of(listener, Settings::default());
     for _ in 0..3 * SNIFF_CALLS {
@@ -61,11 +70,8 @@ fn a_long_message_that_was_under_way_is_passed_over_and_the_next_request_seen() 
     said(&mut server, &mut client, RESPONSE);
 
     let seen = scene.seen();
-    for (end, requests) in [(seen.at(&client), Direction::Write), (seen.at(&server), Direction::Read)] {
-        assert!(end.socket.midway);
-        assert_eq!(end.text(requests), REQUEST);
-        assert_eq!(end.text(opposite(requests)), RESPONSE);
-    }
+    assert!(seen.at(&client).socket.midway && seen.at(&server).socket.midway);
+    an_exchange_is_seen(&seen, &client, &server);
     scene.lost_nothing();
 }
 
@@ -74,9 +80,7 @@ fn what_a_server_writes_is_no_request_whatever_it_looks_like() {
     if !privileged() {
         return;
     }
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
-    let (mut server, _) = listener.accept().expect("accept");
+    let (listener, mut client, mut server) = connected();
 
     let mut scene = Scene::of(listener, Settings::default());
     // A call of a response that is under way; it begins with what a request would.
@@ -84,12 +88,7 @@ fn what_a_server_writes_is_no_request_whatever_it_looks_like() {
     said(&mut client, &mut server, REQUEST);
     said(&mut server, &mut client, RESPONSE);
 
-    let seen = scene.seen();
-    for (end, requests) in [(seen.at(&client), Direction::Write), (seen.at(&server), Direction::Read)] {
-        assert_eq!(end.socket.requests, requests);
-        assert_eq!(end.text(requests), REQUEST);
-        assert_eq!(end.text(opposite(requests)), RESPONSE);
-    }
+    an_exchange_is_seen(&scene.seen(), &client, &server);
     scene.lost_nothing();
 }
 
@@ -116,9 +115,7 @@ fn an_old_socket_without_requests_is_given_up_and_counted() {
     if !privileged() {
         return;
     }
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
-    let (mut server, _) = listener.accept().expect("accept");
+    let (listener, mut client, mut server) = connected();
 
     let mut scene = Scene::of(listener, Settings::default());
     let left_alone = |scene: &Scene| scene.probes.left_alone()[Opaque::Other as usize];
