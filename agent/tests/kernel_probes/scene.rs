@@ -203,7 +203,8 @@ impl Scenery {
         };
         self.sockets
             .iter()
-            .find(|seen| [seen.socket.local.port, seen.socket.peer.port] == ports(stream))
+            // By tier C's name of it, a connection that probes meet anew is another socket.
+            .rfind(|seen| [seen.socket.local.port, seen.socket.peer.port] == ports(stream))
             .unwrap_or_else(|| panic!("{stream:?} was not seen: {self:#?}"))
     }
 
