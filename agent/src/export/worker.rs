@@ -52,6 +52,8 @@ pub(super) struct Worker {
     inbox: mpsc::UnboundedReceiver<Order>,
     /// What still grows.
     open: Option<Load>,
+    /// When the last batch left; none before the first.
+    last: Option<Instant>,
     /// What is full, oldest first.
     full: VecDeque<Load>,
     /// Law: `under_way.len() <= limits.in_flight`.
@@ -104,6 +106,7 @@ impl Worker {
             queue,
             inbox,
             open: None,
+            last: None,
             full: VecDeque::new(),
             under_way: JoinSet::new(),
             spool,
@@ -164,10 +167,12 @@ impl Worker {
     fn start_due(&mut self, now: Instant) {
         while self.under_way.len() < self.limits.in_flight {
             let pressed = self.queue.pressed();
-            let due = |load: &mut Load| pressed || now.saturating_duration_since(load.since) >= self.limits.delay;
+            let due_at = self.open.as_ref().map(|load| self.due_at(load));
+            let due = |_: &mut Load| pressed || due_at.is_some_and(|at| now >= at);
             let Some(Load { batch, held, .. }) = self.full.pop_front().or_else(|| self.open.take_if(due)) else {
                 return;
             };
+            self.last = Some(now);
             let request = batch.finish();
             if self.spool.as_ref().is_some_and(|spool| !spool.is_empty()) {
                 self.store(held, &request);
@@ -189,6 +194,14 @@ impl Worker {
                     .spawn(async move { Ended { held, request: None, verdict: collector.send(request).await } });
             }
         }
+    }
+
+    /// When a batch that is not full leaves: as long after the one before as the delay says, but soon where there was
+    /// silence, since then somebody waits for the first of them.
+    fn due_at(&self, load: &Load) -> Instant {
+        let at_once = load.since + FIRST_DELAY;
+        let in_turn = self.last.map_or(at_once, |last| last + self.limits.delay);
+        at_once.max(in_turn).min(load.since + self.limits.delay)
     }
 
     /// Puts a request on disk.
@@ -259,7 +272,7 @@ impl Worker {
     /// When there is something to start; nothing can be started while no place is free.
     fn next_due(&self) -> Option<Instant> {
         let places = self.under_way.len() < self.limits.in_flight;
-        let open = self.open.as_ref().filter(|_| places).map(|load| load.since + self.limits.delay);
+        let open = self.open.as_ref().filter(|_| places).map(|load| self.due_at(load));
         let stored = self.spool.as_ref().is_some_and(|spool| !spool.is_empty()) && self.replay.is_empty();
         open.into_iter().chain(stored.then_some(self.replay_at)).min()
     }
@@ -367,6 +380,10 @@ impl Load {
         Self { batch: Batch::default(), held, since }
     }
 }
+
+/// How long the first span after a silence waits for others of its trace: a page's requests are over within it, and a span
+/// is at the collector within a second of its end.
+const FIRST_DELAY: Duration = Duration::from_millis(200);
 
 /// Longest pause before the oldest request on disk is tried again, whatever the collector asks for: nothing is lost by
 /// waiting but time, and a `Retry-After` of hours is more often a mistake than a plan.
