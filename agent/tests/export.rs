@@ -162,17 +162,26 @@ async fn a_batch_is_bounded_by_its_count_and_by_its_bytes() {
 }
 
 #[tokio::test]
-async fn spans_leave_by_themselves_when_the_delay_is_over() {
+async fn spans_leave_soon_after_a_silence_and_then_once_in_a_delay() {
     for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();
         let exporter = exporter(&settings(&receiver), Limits::default());
+        let delay = Limits::default().delay;
         let offered = Instant::now();
         exporter.offer(vec![span(&service(1), 1)], OFFSET);
         exporter.offer(vec![span(&service(1), 2)], OFFSET);
         let received = receiver.until("a request", |received| !received.is_empty()).await;
         assert_eq!(received[0].spans().count(), 2, "{transport:?}: they travel together");
-        let waited = received[0].at.duration_since(offered);
-        assert!(waited >= Limits::default().delay, "{transport:?}: {waited:?}");
+        let first = received[0].at;
+        exporter.offer(vec![span(&service(1), 3)], OFFSET);
+        let received = receiver.until("another request", |received| received.len() == 2).await;
+        // The first one was under way for a moment before it was received.
+        let since_it_left = received[1].at.duration_since(offered);
+        assert!(
+            first.duration_since(offered) < received[1].at.duration_since(first),
+            "{transport:?}: soon, then in turn"
+        );
+        assert!(since_it_left >= delay, "{transport:?}: {since_it_left:?}");
     }
 }
 
