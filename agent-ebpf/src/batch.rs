@@ -11,11 +11,16 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use spantap_common::{call::Shape, event::data::Direction};
 
-use crate::{globals, kernel::Registers, maps::BATCHES, state::Batch};
+use crate::{
+    globals,
+    kernel::{Registers, Sock},
+    maps::BATCHES,
+    state::Batch,
+};
 
 /// Takes note that the current call moved a message; returns the message's number.
 #[inline(always)]
-pub(crate) fn moved(registers: Registers, direction: Direction) -> Option<u64> {
+pub(crate) fn moved(sock: Sock, registers: Registers, direction: Direction) -> Option<u64> {
     // A recvmmsg that runs out of time ends between two messages.
     if let Direction::Read = direction
         && registers.fifth() != 0
@@ -23,11 +28,13 @@ pub(crate) fn moved(registers: Registers, direction: Direction) -> Option<u64> {
         return None;
     }
     let thread = bpf_get_current_pid_tgid();
-    let messages = registers.second();
+    let (messages, socket) = (registers.second(), sock.number());
     // SAFETY: the entry is this thread's own: nobody else writes it.
     let number = match unsafe { BATCHES.get(thread) } {
-        Some(batch) if batch.messages == messages && batch.next == LOST_COUNT => return None,
-        Some(batch) if batch.messages == messages => batch.next,
+        Some(batch) if batch.messages == messages && batch.socket == socket => match batch.next {
+            LOST_COUNT => return None,
+            next => next,
+        },
         // Its last call ended where no probe runs (EFAULT), or was on another array: this is another one.
         Some(_) | None => 0,
     };
@@ -36,14 +43,14 @@ pub(crate) fn moved(registers: Registers, direction: Direction) -> Option<u64> {
         forget(thread);
         return Some(number);
     }
-    BATCHES.insert(thread, Batch { messages, next }, 0).ok().map(|()| number)
+    BATCHES.insert(thread, Batch { messages, socket, next }, 0).ok().map(|()| number)
 }
 
 /// Takes note of a message without bytes, such as every one behind the end of a stream.
 #[inline(always)]
-pub(crate) fn moved_nothing(registers: Registers, direction: Direction) {
+pub(crate) fn moved_nothing(sock: Sock, registers: Registers, direction: Direction) {
     if is_batch(registers) {
-        let _ = moved(registers, direction);
+        let _ = moved(sock, registers, direction);
     }
 }
 
@@ -57,8 +64,8 @@ pub(crate) fn ended(registers: Registers) {
 
 /// Takes note that nobody can tell whether the message was the last of the current call.
 #[inline(always)]
-pub(crate) fn lost_count(registers: Registers) {
-    let batch = Batch { messages: registers.second(), next: LOST_COUNT };
+pub(crate) fn lost_count(sock: Sock, registers: Registers) {
+    let batch = Batch { messages: registers.second(), socket: sock.number(), next: LOST_COUNT };
     // Without room for it the count was not kept anyway.
     let _ = BATCHES.insert(bpf_get_current_pid_tgid(), batch, 0);
 }

@@ -68,14 +68,14 @@ impl Buffers {
             // does not look at the rest then.
             Shape::Messages if globals::BY_ADDRESS.load() != 0 => Self::unknown(),
             Shape::Messages => {
-                let Some(number) = batch::moved(registers, direction) else { return Self::unknown() };
+                let Some(number) = batch::moved(sock, registers, direction) else { return Self::unknown() };
                 let buffers = Self::of_message(address + number * MMSGHDR_SIZE);
                 // sendmmsg gives up behind a message of which only a part was taken.
                 if let Direction::Write = direction {
                     match buffers.total() {
                         Some(total) if total == length.into() => {}
                         Some(_) => batch::ended(registers),
-                        None => batch::lost_count(registers),
+                        None => batch::lost_count(sock, registers),
                     }
                 }
                 buffers

@@ -148,6 +148,9 @@ pub(crate) struct RingWaits {
 pub(crate) struct Batch {
     /// Address of its array of messages.
     pub(crate) messages: u64,
+    /// The socket that moves them ([`crate::kernel::Sock::number`]): a call that was left uncounted halfway, because its
+    /// socket was left alone, says nothing about the next one.
+    pub(crate) socket: u64,
     /// Number of the next one.
     pub(crate) next: u64,
 }

@@ -56,7 +56,7 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     }
     let stream = sock.stream(streams)?;
     if returned == 0 {
-        batch::moved_nothing(registers(), direction);
+        batch::moved_nothing(sock, registers(), direction);
         return match (direction, stream) {
             (Direction::Read, Stream::Tcp) => socket::read_nothing(sock),
             (Direction::Read, Stream::Unix) => unix::read_nothing(sock),
@@ -69,9 +69,6 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
         Stream::Tcp => sock.positions(state.fin_sent != 0)?,
         Stream::Unix => unix::moved(sock, state, direction, length)?,
     };
-    if state.verdict == PROBING && is_passed_over(state, direction) {
-        return None;
-    }
     let before = match direction {
         Direction::Read => Positions { read: reached.read.wrapping_sub(length), ..reached },
         Direction::Write => Positions { write: reached.write.wrapping_sub(length), ..reached },
@@ -86,6 +83,9 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
         return counted(state);
     }
     if state.verdict == PROBING {
+        if is_passed_over(state, direction) {
+            return None;
+        }
         probe(state, buffers, direction, length, before)?;
     }
     if state.announced == 0 {
