@@ -36,6 +36,11 @@ impl Agent {
     /// Starts the agent in `binary` and waits until its probes are live. `watched` are the flags that choose what is
     /// traced: other programs on this machine are nobody's business here.
     pub(super) fn start(binary: &Path, output: Output<'_>, watched: &[String]) -> Result<Self> {
+        Self::with_budget(binary, output, watched, false)
+    }
+
+    /// The same with the budget that users have, if `budget` says so: without, it does everything whatever that takes.
+    pub(super) fn with_budget(binary: &Path, output: Output<'_>, watched: &[String], budget: bool) -> Result<Self> {
         let mut command = Command::new(binary);
         // Settings of the developer's own collector would redirect the spans.
         for (name, _) in std::env::vars_os() {
@@ -43,8 +48,7 @@ impl Agent {
                 command.env_remove(name);
             }
         }
-        // What is measured is everything that the agent does, not how it does less.
-        command.env("SPANTAP_BUDGET_ENABLED", "false");
+        command.env("SPANTAP_BUDGET_ENABLED", budget.to_string());
         match output {
             Output::Otlp(endpoint) => {
                 command.args(["--otlp", endpoint]).env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
