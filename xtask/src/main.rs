@@ -5,6 +5,7 @@
 //! logic of the agent and is no part of what users get.
 
 mod accuracy;
+mod agent;
 mod apt;
 mod backends;
 mod bench;
