@@ -76,6 +76,9 @@ pub const MAX_UNWANTED: u32 = 4096;
 /// Processes whose settings are known to the kernel side at one time; Linux's default pid limit is 32,768.
 pub const MAX_PROCESSES: u32 = 32 << 10;
 
+/// Threads that can be followed from wake to wake at one time: a hundred processes with pools of some dozens. 0.8 MiB of memory.
+pub const MAX_HANDING: u32 = 8192;
+
 /// Ports that `--port` can name.
 pub const MAX_PORTS: u32 = 1024;
 

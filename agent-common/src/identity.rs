@@ -15,6 +15,11 @@ pub enum Kind {
     Go = 2,
     /// [`Node`].
     Node = 3,
+    /// Nothing of the process's memory: of which responses a thread was told by those that woke it.
+    ///
+    /// Identity of a read of a response: its name · 0 · 0. Identity of a write: the names of up to three such reads, its own
+    /// first, then those that it was told of, latest first; all zero where it has written, or read a request, since.
+    Wakes = 4,
 }
 
 impl Kind {
@@ -24,6 +29,7 @@ impl Kind {
             1 => Some(Self::Cpython),
             2 => Some(Self::Go),
             3 => Some(Self::Node),
+            4 => Some(Self::Wakes),
             _ => None,
         }
     }

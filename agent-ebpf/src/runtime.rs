@@ -14,6 +14,7 @@ use spantap_common::{
 };
 
 use crate::{
+    handoff,
     kernel::{self, Registers},
     maps::{LAYOUTS, PROCESSES},
     state::State,
@@ -72,6 +73,7 @@ fn look(registers: Registers, direction: u8, state: &mut State) -> Option<Identi
             let asked = state.requests == Direction::Read.to_wire() && direction == state.requests;
             go(Go::from_arguments(arguments), registers, Direction::from_wire(state.requests)?, asked)
         }
+        Kind::Wakes => Some(handoff::moved(Direction::from_wire(direction)?, Direction::from_wire(state.requests)?)),
         Kind::Node if thread as u32 != process => None,
         Kind::Node => {
             let responds = state.requests == Direction::Read.to_wire() && direction == Direction::Write.to_wire();
