@@ -49,7 +49,9 @@ use crate::{
     export,
     kernel::Tier,
     ladder::Budget,
-    metrics, pipeline, sample,
+    metrics, pipeline,
+    protocol::disclosure::{self, Disclosure},
+    sample,
 };
 
 /// Everything `run` needs to know.
@@ -69,6 +71,8 @@ pub struct Config {
     pub quiet: bool,
     /// Attributes of every resource whose service declares no other value.
     pub resource: Vec<(String, String)>,
+    /// What parsers tell and hide.
+    pub disclosure: disclosure::Settings,
     /// What the agent's process may take before it does less; none is as much as it needs.
     pub budget: Option<Budget>,
     /// Bounds that tests change.
@@ -143,6 +147,8 @@ pub struct Output {
     pub metric_destinations: Vec<Destination>,
     /// What spans are called.
     pub routes: route::Settings,
+    /// What is added to them on their way out, and what is taken away.
+    pub edits: Vec<export::edit::Rule>,
     /// Nobody said where spans go: a collector on this machine gets them instead of standard output, if there is one.
     pub unasked: bool,
     /// Bounds of each destination's queue and requests.
@@ -567,6 +573,7 @@ impl Desk<'_> {
             record: None,
             quiet: settings.quiet == Some(Flag(true)),
             resource: settings.resource.iter().map(|(key, value)| (key.clone(), value.0.clone())).collect(),
+            disclosure: disclosure::Settings { capture: settings.capture.clone(), redact: settings.redact.clone() },
             budget: None,
             bounds: Bounds::default(),
         }
@@ -615,6 +622,7 @@ impl Desk<'_> {
             sampling: self.settings.sampling.clone(),
             metrics: self.settings.metrics.clone(),
             routes: self.settings.routes.clone(),
+            edits: self.settings.attributes.clone(),
             limits: otlp::limits(&self.settings, &mut self.variables.warnings),
         }
     }
@@ -631,9 +639,16 @@ impl Desk<'_> {
             let mistake = Mistake { what: format!("{origin}: {told}"), fix: "see docs/routes.md".to_owned() };
             self.layers.mistaken(origin, mistake);
         }
-        let sampling = self.settings.sampling.mistakes().into_iter().map(|told| (told, "see docs/sampling.md"));
+        let sampling = self.settings.sampling.mistakes().into_iter();
+        let sampling = sampling.chain(self.rules_without_header()).map(|told| (told, "see docs/sampling.md"));
+        let sampling: Vec<_> = sampling.collect();
+        let disclosure =
+            disclosure::Settings { capture: self.settings.capture.clone(), redact: self.settings.redact.clone() };
+        let disclosed = Disclosure::new(&disclosure).err().unwrap_or_default();
+        let edits = export::edit::mistakes(&self.settings.attributes);
+        let disclosed = disclosed.into_iter().chain(edits).map(|told| (told, "see docs/privacy.md"));
         let metrics = self.settings.metrics.mistakes().into_iter().map(|told| (told, "see docs/configuration.md"));
-        for (told, page) in sampling.chain(metrics) {
+        for (told, page) in sampling.into_iter().chain(metrics).chain(disclosed) {
             let (path, what) = told.split_once([' ', ':']).unwrap_or((&told, ""));
             let mut place = path;
             let mut origin = self.layers.origin(place);
@@ -647,6 +662,21 @@ impl Desk<'_> {
             let mistake = origin.mistake(path, what.trim(), page.to_owned());
             self.layers.mistaken(origin, mistake);
         }
+    }
+
+    /// Rules that ask for a header field that nobody captures: they would never match.
+    fn rules_without_header(&self) -> Vec<String> {
+        let Settings { sampling, capture, .. } = &self.settings;
+        let captured = |name: &str| {
+            let fields = capture.server.request_headers.iter().chain(&capture.client.request_headers);
+            fields.into_iter().any(|field| field.trim().eq_ignore_ascii_case(name))
+        };
+        let asked = sampling.rules.iter().enumerate().filter_map(|(index, rule)| Some((index, rule.header.as_ref()?)));
+        let told = asked.filter(|(_, header)| !captured(&header.name)).map(|(index, header)| {
+            let name = &header.name;
+            format!("sampling.rules[{index}].header asks for {name:?}, which capture.server.request_headers has not")
+        });
+        told.collect()
     }
 
     fn usual_style(&self) -> PrintStyle {

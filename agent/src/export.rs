@@ -13,6 +13,7 @@
 
 mod batch;
 mod complaint;
+pub mod edit;
 mod field;
 mod http;
 pub mod local;

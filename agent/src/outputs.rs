@@ -27,6 +27,7 @@ use crate::{
     enrich::ServiceSpan,
     export::{
         Exporter, Limits, SpanLimits,
+        edit::{self, Rule},
         stdout::{JsonLines, Reader},
     },
     ladder::{self, Rung, Step},
@@ -47,6 +48,8 @@ pub struct Outputs<'a> {
     config: &'a Config,
     /// The one in force: it may have been replaced.
     selection: Selection,
+    /// Likewise.
+    edits: Vec<Rule>,
     runtime: &'a Runtime,
     /// One for each destination, in their order.
     exporters: Vec<Exporter>,
@@ -81,6 +84,7 @@ impl<'a> Outputs<'a> {
         Ok(Self {
             config,
             selection: config.selection.clone(),
+            edits: config.output.edits.clone(),
             runtime,
             exporters,
             printer,
@@ -148,6 +152,7 @@ impl<'a> Outputs<'a> {
             self.sampler.reconfigure(config.output.sampling.clone());
         }
         self.selection.clone_from(&config.selection);
+        self.edits.clone_from(&config.output.edits);
         if !change.restart.is_empty() {
             warn!("{change}");
         } else if !self.config.quiet {
@@ -176,11 +181,13 @@ impl<'a> Outputs<'a> {
         let all = spans.len();
         spans.retain(|span| self.sampler.has_room(span));
         self.thinned += (all - spans.len()) as u64;
+        spans.iter_mut().for_each(|span| edit::apply(&self.edits, span));
         printer.take(spans, wall, now);
     }
 
     /// Gives every destination the spans.
-    fn offer(&self, spans: Vec<ServiceSpan>) {
+    fn offer(&self, mut spans: Vec<ServiceSpan>) {
+        spans.iter_mut().for_each(|span| edit::apply(&self.edits, span));
         if let [others @ .., last] = self.exporters.as_slice()
             && !spans.is_empty()
         {

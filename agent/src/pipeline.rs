@@ -6,7 +6,7 @@
 
 mod fuzz;
 
-use std::{mem, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use spantap_common::{
     abi,
@@ -20,7 +20,7 @@ use crate::{
     event::{self, Event, Process, Socket, SocketId},
     pairing::{ExchangeId, Pairing, Step},
     process::ProcessFacts,
-    protocol::{Cause, Link, Message, Parser, Progress, Side, TABLE},
+    protocol::{Cause, Link, Message, Parser, Progress, Side, TABLE, disclosure::Disclosure},
     stream::{Assembler, Piece},
     table::Table,
     time::{Moment, Timestamp},
@@ -93,6 +93,7 @@ pub struct Pipeline {
     behind: Behind,
     resources: Resources,
     routes: Routes,
+    disclosure: Arc<Disclosure>,
     parsers_ticked: Timestamp,
     now: Timestamp,
 }
@@ -163,6 +164,7 @@ impl Pipeline {
             },
             resources: Resources::new(host),
             routes: Routes::default(),
+            disclosure: Arc::default(),
             parsers_ticked: Timestamp::default(),
             now: Timestamp::default(),
         }
@@ -192,6 +194,11 @@ impl Pipeline {
     /// Routes are named by these from now on; by default they are guessed.
     pub fn set_routes(&mut self, routes: Routes) {
         self.routes = routes;
+    }
+
+    /// Parsers of connections that are new from now on tell and hide what `disclosure` says.
+    pub fn disclose(&mut self, disclosure: Disclosure) {
+        self.disclosure = Arc::new(disclosure);
     }
 
     /// From now on new requests are not looked at: what is under way may end.
@@ -311,7 +318,7 @@ impl Pipeline {
         let connection = Box::new(Connection {
             assembler: Assembler::new(socket),
             talk: Talk {
-                parser: Some((protocol.parser)(Link { role, local, peer, unix })),
+                parser: Some((protocol.parser)(Link { role, local, peer, unix }, &self.disclosure)),
                 pairing: Pairing::new(socket.id, socket.moment.at),
                 role,
                 client,

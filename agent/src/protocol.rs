@@ -4,6 +4,7 @@
 //! In: the two directions of one connection, in order, with gaps of known length. Out: [`Message`]s with neutral
 //! attributes. Everything right of here is ignorant of protocols; a protocol is one file and one line in [`TABLE`].
 
+pub mod disclosure;
 pub mod http1;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use spantap_common::{endpoint::Endpoint, loss::Reason, sniff::Guess};
 
+use self::disclosure::Disclosure;
 use crate::{
     attribute::{Attribute, FewAttributes},
     context::{TraceContext, vendors::Named},
@@ -196,9 +198,12 @@ pub struct Protocol {
     /// The kernel's guess that selects it.
     pub guess: Guess,
     /// Makes the parser of one connection.
-    pub parser: fn(Link) -> Box<dyn Parser + Send>,
+    pub parser: fn(Link, &Arc<Disclosure>) -> Box<dyn Parser + Send>,
 }
 
 /// Every protocol, in no particular order: the guess decides.
-pub const TABLE: &[Protocol] =
-    &[Protocol { name: "http", guess: Guess::Http1, parser: |link| Box::new(http1::Http1::new(link)) }];
+pub const TABLE: &[Protocol] = &[Protocol {
+    name: "http",
+    guess: Guess::Http1,
+    parser: |link, disclosure| Box::new(http1::Http1::telling(link, Arc::clone(disclosure))),
+}];

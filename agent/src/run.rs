@@ -51,6 +51,7 @@ use crate::{
     pipeline::{Input, Pipeline, Watch},
     priority,
     process::{self, ProcessFacts, ProcessId},
+    protocol::disclosure::Disclosure,
     targets::{
         self, Reader,
         identity::{self, Finder, Finding, Layout},
@@ -139,6 +140,7 @@ pub fn run(config: &Config, source: Option<Source<'_>>) -> Result<(), RunError> 
     let mut pipeline = Pipeline::with_limits(preamble.seed, preamble.host, config.bounds.pipeline);
     pipeline.set_routes(routes(config)?);
     pipeline.describe_resources(&config.resource);
+    pipeline.disclose(disclosure(config)?);
     let mut inlet = Inlet { pipeline, recorder, spans: Vec::new() };
     let deadline = config.duration.map(|duration| Instant::now() + duration);
     let mut grace_ends = None;
@@ -245,7 +247,7 @@ fn apply(
     inlet: &mut Inlet,
 ) -> anyhow::Result<()> {
     // While nobody is watched anyway, the step up finds the new selection.
-    let anew = (change.selection || change.resource) && rung != Rung::Detached;
+    let anew = (change.selection || change.resource || change.disclosure) && rung != Rung::Detached;
     if anew {
         // The probes have judged the sockets that they follow, and some of what they judge by is fixed when they are
         // loaded. What they have seen so far was seen under the old configuration.
@@ -258,6 +260,9 @@ fn apply(
     }
     if change.resource {
         inlet.pipeline.describe_resources(&config.resource);
+    }
+    if change.disclosure {
+        inlet.pipeline.disclose(disclosure(config)?);
     }
     if !anew {
         return Ok(());
@@ -360,6 +365,7 @@ pub fn replay(path: &Path, config: &Config) -> Result<(), RunError> {
     let mut pipeline = Pipeline::new(seed, host);
     pipeline.set_routes(routes(config)?);
     pipeline.describe_resources(&config.resource);
+    pipeline.disclose(disclosure(config)?);
     let mut spans = Vec::new();
     let (mut now, mut wall) = (Timestamp::default(), WallOffset::default());
     while let Some(frame) = replayer.next_frame().map_err(failed)? {
@@ -378,6 +384,11 @@ pub fn replay(path: &Path, config: &Config) -> Result<(), RunError> {
 /// The configured routes.
 fn routes(config: &Config) -> anyhow::Result<Routes> {
     Routes::new(&config.output.routes).map_err(|mistakes| anyhow::anyhow!(mistakes.join("; ")))
+}
+
+/// What parsers tell and hide.
+fn disclosure(config: &Config) -> anyhow::Result<Disclosure> {
+    Disclosure::new(&config.disclosure).map_err(|mistakes| anyhow::anyhow!(mistakes.join("; ")))
 }
 
 /// The operating system's randomness: trace ids decide what is sampled, and must not be predictable.

@@ -35,7 +35,11 @@ use opentelemetry_semantic_conventions::attribute::{
     HTTP_REQUEST_METHOD, HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE, SERVER_PORT, URL_PATH,
 };
 
-pub use self::{jaeger::Remote, policy::By, settings::Settings};
+pub use self::{
+    jaeger::Remote,
+    policy::{By, is_like},
+    settings::Settings,
+};
 use self::{
     jaeger::Strategies,
     policy::{Entry, Question, Verdict, decide},

@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use spantap::{
@@ -17,6 +18,7 @@ use spantap::{
     process::{ProcessFacts, ProcessId, Runtime},
     protocol::{
         Link, Message, Parser, Side,
+        disclosure::{Capture, Disclosure, Headers, Settings},
         http1::{Http1, SILENCE},
     },
     time::{Moment, Timestamp},
@@ -44,6 +46,7 @@ fn what_is_emitted_has_the_documented_type_at_the_documented_kind() {
     let mut emitted = BTreeSet::new();
     for (kind, attributes) in exchanges().into_iter().chain([("resource", resource())]) {
         for Attribute { key, value } in attributes {
+            let key = templated(&key);
             let row = page.get(&*key).unwrap_or_else(|| panic!("{key} is not documented"));
             assert!(row.kind == "both" || row.kind == kind, "{key} at a {kind}, documented for {}", row.kind);
             assert_eq!(row.described_as, type_of(&value), "{key}");
@@ -66,7 +69,11 @@ fn names_and_types_are_those_of_the_published_model() {
     let published = published(&model);
     assert!(published.len() > 500, "no model in {}", model.display());
     for (key, row) in page().iter().filter(|(key, _)| !key.starts_with("spantap.")) {
-        assert_eq!(published.get(key), Some(&row.described_as), "{key}");
+        let described_as = match key.strip_suffix(TEMPLATE) {
+            Some(_) => format!("template[{}]", row.described_as),
+            None => row.described_as.clone(),
+        };
+        assert_eq!(published.get(key.trim_end_matches(TEMPLATE)), Some(&described_as), "{key}");
     }
 }
 
@@ -88,9 +95,19 @@ fn page() -> BTreeMap<String, Documented> {
     page
 }
 
+/// How the page writes the name of `key`, if it is one of many.
+fn templated(key: &str) -> String {
+    let many = ["http.request.header", "http.response.header"].into_iter().find(|many| key.starts_with(many));
+    many.map_or(key.to_owned(), |many| format!("{many}{TEMPLATE}"))
+}
+
+/// The end of a name that stands for many.
+const TEMPLATE: &str = ".<key>";
+
 /// The name of the constant for `key` in the conventions' crate.
 fn constant_of(key: &str) -> String {
-    key.replace('.', "_").to_uppercase()
+    // A template stands for any number of names: `http.request.header.<key>`.
+    key.trim_end_matches(TEMPLATE).replace('.', "_").to_uppercase()
 }
 
 /// Constants of the conventions, and keys of our own, that the sources name.
@@ -172,8 +189,7 @@ fn manifest() -> PathBuf {
 // --- Exchanges and a process that say everything ---
 
 fn exchanges() -> Vec<(&'static str, Vec<Attribute>)> {
-    const RICH: &str =
-        "PURGE /a?b=c HTTP/1.1\r\nHost: shop:8080\r\nUser-Agent: x\r\nX-Forwarded-For: 1.2.3.4\r\nb3: d\r\n\r\n";
+    const RICH: &str = "PURGE /a?b=c HTTP/1.1\r\nHost: shop:8080\r\nUser-Agent: x\r\nX-Forwarded-For: 1.2.3.4\r\nb3: d\r\nX-Tenant: 7\r\n\r\n";
     const PLAIN: &str = "GET / HTTP/1.0\r\n\r\n";
     const TUNNEL: &str = "CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n";
     let mut all = Vec::new();
@@ -185,6 +201,8 @@ fn exchanges() -> Vec<(&'static str, Vec<Attribute>)> {
                 all.push((kind, said(role, request, response, 0)));
             }
         }
+        let long = format!("HTTP/1.1 200 OK\r\nX-Tenant: {}\r\nContent-Length: 0\r\n\r\n", "7".repeat(2000));
+        all.push((kind, said(role, RICH, &long, 0)));
         // A response whose end is hidden.
         all.push((kind, said(role, PLAIN, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 100)));
         let named = if role == Side::Server { Named::Local } else { Named::Peer };
@@ -203,7 +221,7 @@ fn said(role: Side, request: &str, response: &str, missing: u64) -> Vec<Attribut
 }
 
 fn said_over(link: Link, request: &str, response: &str, missing: u64) -> Vec<Attribute> {
-    let mut parser = Http1::new(link);
+    let mut parser = Http1::telling(link, disclosure());
     let (mut out, at) = (Vec::new(), Moment::default());
     parser.bytes(Side::Client, request.as_bytes(), 0, at, &mut out);
     parser.bytes(Side::Server, response.as_bytes(), 0, at, &mut out);
@@ -223,6 +241,14 @@ fn said_over(link: Link, request: &str, response: &str, missing: u64) -> Vec<Att
         Message::Lost(_) | Message::Damaged(_) => Vec::new(),
     });
     attributes.flatten().collect()
+}
+
+/// Tells everything.
+fn disclosure() -> Arc<Disclosure> {
+    let tenant = || vec!["x-tenant".to_owned()];
+    let headers = || Headers { request_headers: tenant(), response_headers: tenant() };
+    let capture = Capture { server: headers(), client: headers(), body_sizes: true };
+    Arc::new(Disclosure::new(&Settings { capture, ..Settings::default() }).expect("good settings"))
 }
 
 fn resource() -> Vec<Attribute> {

@@ -22,6 +22,10 @@ pub struct Change {
     pub sampling: bool,
     /// What requests are called.
     pub routes: bool,
+    /// What parsers tell and hide.
+    pub disclosure: bool,
+    /// What spans get or lose on their way out.
+    pub edits: bool,
     /// What differs and stays as it was until the agent starts again.
     pub restart: Vec<&'static str>,
 }
@@ -44,6 +48,8 @@ impl Change {
             resource: old.resource != new.resource,
             sampling: old.output.sampling != new.output.sampling,
             routes: old.output.routes != new.output.routes,
+            disclosure: old.disclosure != new.disclosure,
+            edits: old.output.edits != new.output.edits,
             restart: waits.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect(),
         }
     }
@@ -55,15 +61,17 @@ impl Change {
             ("resource", self.resource),
             ("sampling", self.sampling),
             ("routes", self.routes),
+            ("capture and redact", self.disclosure),
+            ("attributes", self.edits),
         ];
         parts.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
     }
 
     /// Takes over into `old` what can be applied of `new`.
     pub fn apply(old: &mut Config, new: Config) {
-        let Config { selection, resource, output: Output { sampling, routes, .. }, .. } = new;
-        (old.selection, old.resource) = (selection, resource);
-        (old.output.sampling, old.output.routes) = (sampling, routes);
+        let Config { selection, resource, disclosure, output: Output { sampling, routes, edits, .. }, .. } = new;
+        (old.selection, old.resource, old.disclosure) = (selection, resource, disclosure);
+        (old.output.sampling, old.output.routes, old.output.edits) = (sampling, routes, edits);
     }
 }
 
@@ -142,6 +150,11 @@ mod tests {
                 "",
                 "{user: [root], tier: b, duration: 5s, quiet: true, export: {batch: {queue: 9}}}",
                 "the configuration was read again: selection as it says now; needs a restart: export, tier, duration, quiet",
+            ),
+            (
+                "capture: {server: {request_headers: [x-a]}}",
+                "{redact: {emails: true}, attributes: [{drop: [a]}]}",
+                "the configuration was read again: capture and redact, attributes as it says now",
             ),
             (
                 "print: text",

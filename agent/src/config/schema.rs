@@ -207,8 +207,8 @@ reported at once, with file, line and what to write instead, and nothing is star
 
 - `spantap run --validate` checks and stops; `spantap run --print-config` prints every value with where it comes from; secrets are hidden.
 - The file is read again on SIGHUP, and within a second when the links on the way to it lead elsewhere, as after a change of a
-  `ConfigMap`. What selects, `resource`, `sampling` and `routes` are applied while spantap runs; what else differs is named as needing a restart. A file with
-  mistakes changes nothing: all of them are reported. For another selection or `resource` the probes are attached anew: requests under way end as truncated,
+  `ConfigMap`. What selects, `resource`, `sampling`, `routes`, `capture`, `redact` and `attributes` are applied while spantap runs; what else differs is named as needing a restart. A file with
+  mistakes changes nothing: all of them are reported. For another selection, `resource`, `capture` or `redact` the probes are attached anew: requests under way end as truncated,
   and what passes in that moment is not seen. Without a file SIGHUP ends spantap, as it does every program.
 - `spantap schema` prints a JSON schema for editors: `# yaml-language-server: $schema=spantap.schema.json`.
 

@@ -353,6 +353,32 @@ fn the_reference_page_is_made_from_the_types() {
 }
 
 #[test]
+fn what_is_told_and_hidden_is_said_in_the_file_and_its_mistakes_too() {
+    let text = "capture: {server: {request_headers: [X-Tenant]}, body_sizes: true}\n\
+                redact: {query: [pin], emails: true}\n\
+                attributes: [{drop: [client.address]}]\n\
+                sampling: {rules: [{header: {name: x-tenant, value: a}, strategy: always_on}]}\n";
+    let (config, warnings) = run("spantap --config c.yaml", &[("c.yaml", text)], PIPE);
+    assert_eq!(warnings, [""; 0]);
+    assert_eq!(config.disclosure.capture.server.request_headers, ["X-Tenant"]);
+    assert!(config.disclosure.capture.body_sizes && config.disclosure.redact.emails);
+    assert_eq!(config.output.edits[0].drop, ["client.address"]);
+    let text = "redact:\n  paths: [/a]\n  patterns: ['(']\ncapture:\n  client:\n    response_headers: ['a b']\n\
+                attributes:\n  - {service: a}\n\
+                sampling:\n  rules: [{header: {name: x-a, value: a}, strategy: always_on}]\n";
+    let told = mistakes("spantap --config c.yaml", &[("c.yaml", text)]);
+    for expected in [
+        "c.yaml:2: redact.paths has \"/a\"",
+        "c.yaml:3: redact.patterns has \"(\"",
+        "c.yaml:6: capture.client.response_headers has \"a b\"",
+        "c.yaml:8: attributes[0] neither drops nor adds anything",
+        "c.yaml:10: sampling.rules[0].header asks for \"x-a\"",
+    ] {
+        assert!(told.contains(expected), "no {expected} in\n{told}");
+    }
+}
+
+#[test]
 fn the_delivered_configurations_are_good() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/backends");
     let mut seen = 0;

@@ -16,9 +16,11 @@ use super::leaf::{
 };
 use crate::{
     enrich::route,
-    export::{Limits, SpanLimits},
+    export::{Limits, SpanLimits, edit},
     ladder::Budget,
-    metrics, sample,
+    metrics,
+    protocol::disclosure::{Capture, Redact},
+    sample,
 };
 
 /// The configuration of spantap.
@@ -75,6 +77,12 @@ pub(super) struct Settings {
     pub(super) metrics: metrics::Settings,
     /// What requests are called.
     pub(super) routes: route::Settings,
+    /// What is told of requests beyond what spans have anyway.
+    pub(super) capture: Capture,
+    /// What is hidden beyond what is hidden anyway.
+    pub(super) redact: Redact,
+    /// Attributes that spans get or lose on their way out. Every rule that fits is applied, in order.
+    pub(super) attributes: Vec<edit::Rule>,
 }
 
 /// What spantap itself may take of the machine.

@@ -300,6 +300,7 @@ mod tests {
             record: None,
             quiet: false,
             resource: Vec::new(),
+            disclosure: Default::default(),
             budget: None,
             bounds: Bounds::default(),
         }

@@ -53,13 +53,17 @@ use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 use spantap_common::{endpoint::Endpoint, loss::Reason};
 
 use self::{
+    attributes::BodySizes,
     body::{Advance, Body, Chunks, Framing},
     head::{
         Collected, Head, HeadError, Look, blank_lines, looks_like_request, looks_like_response, method_of, status_of,
     },
 };
-use super::{Cause, Key, Link, Message, Parser, Progress, Request, Response, Side};
-use crate::time::{Moment, Timestamp};
+use super::{Cause, Disclosure, Key, Link, Message, Parser, Progress, Request, Response, Side};
+use crate::{
+    attribute::Attribute,
+    time::{Moment, Timestamp},
+};
 
 /// The parser of one connection.
 #[derive(Debug)]
@@ -128,6 +132,8 @@ enum EndedBy {
 struct Direction {
     stage: Stage,
     head: Head,
+    /// Bytes of the body under way, where its head said so.
+    announced: u64,
     /// Position in the stream of the next byte, modulo 2^32.
     position: u32,
 }
@@ -153,6 +159,8 @@ struct Waiting {
     reported: bool,
     /// Its first byte: the one before it was answered by then, if the client does not pipeline.
     first: Moment,
+    /// Bytes of its body, once all of it was seen.
+    body: Option<u64>,
 }
 
 /// A response under way.
@@ -162,6 +170,17 @@ struct Answer {
     first: Moment,
     last: Moment,
     status: Option<u16>,
+    /// What its header fields say that an operator asks for.
+    captured: Vec<Attribute>,
+    /// Bytes of its body, once all of it was seen.
+    body: Option<u64>,
+}
+
+impl Answer {
+    /// A response whose first byte came at `at`.
+    fn at(at: Moment) -> Self {
+        Self { first: at, last: at, status: None, captured: Vec::new(), body: None }
+    }
 }
 
 /// The connection is of no more use.
@@ -179,10 +198,15 @@ pub const MAX_WAITING: usize = 1024;
 // --- Http1 ---
 
 impl Http1 {
-    /// A parser that has seen nothing.
+    /// A parser that has seen nothing, and tells what spans have anyway.
     pub fn new(link: Link) -> Self {
+        Self::telling(link, Arc::default())
+    }
+
+    /// A parser that has seen nothing, and tells and hides what `disclosure` says.
+    pub fn telling(link: Link, disclosure: Arc<Disclosure>) -> Self {
         Self {
-            connection: attributes::Connection::new(link),
+            connection: attributes::Connection::new(link, disclosure),
             client: Direction::default(),
             server: Direction::default(),
             // Most clients wait for each answer: a queue that grows from nothing makes room for four.
@@ -330,7 +354,7 @@ impl Http1 {
                 Stage::Body(body) => match body.advance(bytes) {
                     Advance::More => break,
                     Advance::Done(used) => {
-                        self.client.stage = Stage::Head;
+                        self.request_complete();
                         used
                     }
                     Advance::Broken => {
@@ -448,7 +472,10 @@ impl Http1 {
         self.recognised = true;
         self.client.stage = match framing {
             Framing::None | Framing::Unknown => Stage::Head,
-            Framing::Length(length) => Stage::Body(Body::Length(length)),
+            Framing::Length(length) => {
+                self.client.announced = length;
+                Stage::Body(Body::Length(length))
+            }
             Framing::Chunked => Stage::Body(Body::Chunked(Chunks::new())),
             Framing::UntilClose | Framing::Tunnel | Framing::Faulty => Stage::Over,
         };
@@ -465,14 +492,23 @@ impl Http1 {
         if doubtful {
             self.start_afresh(out);
         }
-        self.waiting.push_back(Waiting { method: Some(method), reported: true, first });
+        let body = (framing == Framing::None).then_some(0);
+        self.waiting.push_back(Waiting { method: Some(method), reported: true, first, body });
         let name = self.name_of(method);
         out.push(Message::Request(Request { key: Key::InOrder, name, first, position, context, passed, attributes }));
         if doubtful {
-            self.answer = Some(Answer { first, last: first, status: None });
+            self.answer = Some(Answer::at(first));
             self.response_lost(Reason::Gap, None, out)?;
         }
         Ok(())
+    }
+
+    /// A request's body is complete. It is the last request that was made, unless its response did not wait for that.
+    fn request_complete(&mut self) {
+        if let (Stage::Body(body), Some(last)) = (&self.client.stage, self.waiting.back_mut()) {
+            last.body = body.size(self.client.announced);
+        }
+        self.client.stage = Stage::Head;
     }
 
     /// Something came where a request line has to be.
@@ -492,7 +528,7 @@ impl Http1 {
         out.push(self.uncounted(reason));
         self.client.head = Head::default();
         if !overtaken && self.waiting.len() < MAX_WAITING {
-            self.waiting.push_back(Waiting { method, reported: false, first });
+            self.waiting.push_back(Waiting { method, reported: false, first, body: None });
         }
         // Nobody knows how many a client that pipelines sent behind it: those before it get their answers, nobody else.
         self.client.stage = if self.pipelined { Stage::Over } else { Stage::Lost };
@@ -509,7 +545,7 @@ impl Http1 {
             let (rest, done) = body.skip(missing);
             left = rest;
             if done {
-                self.client.stage = Stage::Head;
+                self.request_complete();
             }
         }
         // What the last bytes show was not missed: an end of a chunk, a whole short head.
@@ -615,7 +651,7 @@ impl Http1 {
             if !self.response_begins(Reason::Unpaired, out) {
                 return Ok(bytes.len());
             }
-            self.answer = Some(Answer { first: at, last: at, status: None });
+            self.answer = Some(Answer::at(at));
         }
         self.answer_continues(at);
         let mut head = mem::take(&mut self.server.head);
@@ -655,14 +691,19 @@ impl Http1 {
         self.overtaken = true;
         let method = method_of(self.client.head.bytes());
         let (first, _) = self.client.head.start.unwrap_or_default();
-        self.waiting.push_back(Waiting { method, reported: false, first });
+        self.waiting.push_back(Waiting { method, reported: false, first, body: None });
         true
     }
 
     /// A response's head is complete.
     fn response(&mut self, text: &[u8], at: Moment, out: &mut Vec<Message>) -> Result<(), GiveUp> {
         let method = self.waiting.front().and_then(|request| request.method);
-        let (status, framing) = match head::response(text, |head| (head.status, Framing::of_response(head, method))) {
+        let attributes::Connection { link, disclosure, .. } = &self.connection;
+        let read = head::response(text, |head| {
+            let captured = attributes::captured(disclosure.of_response(link.role), head.headers, disclosure);
+            (head.status, Framing::of_response(head, method), captured)
+        });
+        let (status, framing, captured) = match read {
             Ok(read) => read,
             Err(HeadError::TooManyFields) => return self.response_lost(Reason::OverBudget, status_of(text), out),
             Err(HeadError::Malformed) => return self.no_response(out),
@@ -683,7 +724,8 @@ impl Http1 {
             return Ok(());
         }
         if let Some(answer) = &mut self.answer {
-            answer.status = Some(status);
+            (answer.status, answer.captured) = (Some(status), captured);
+            answer.body = (framing == Framing::None).then_some(0);
         }
         self.server.stage = match framing {
             Framing::None => {
@@ -698,7 +740,10 @@ impl Http1 {
                 self.answered(EndedBy::Cut(Cause::ProtocolError), None, out);
                 return Err(GiveUp);
             }
-            Framing::Length(length) => Stage::Body(Body::Length(length)),
+            Framing::Length(length) => {
+                self.server.announced = length;
+                Stage::Body(Body::Length(length))
+            }
             Framing::Chunked => Stage::Body(Body::Chunked(Chunks::new())),
             Framing::UntilClose => Stage::Body(Body::UntilClose),
             Framing::Unknown => Stage::Lost,
@@ -707,6 +752,9 @@ impl Http1 {
     }
 
     fn response_complete(&mut self, at: Moment, out: &mut Vec<Message>) {
+        if let (Stage::Body(body), Some(answer)) = (&self.server.stage, &mut self.answer) {
+            answer.body = body.size(self.server.announced);
+        }
         self.answered(EndedBy::Framing, Some(at), out);
         self.server.stage = Stage::Head;
     }
@@ -773,7 +821,7 @@ impl Http1 {
                     if !self.response_begins(Reason::Gap, out) {
                         return Ok(());
                     }
-                    self.answer = Some(Answer { first: at, last: at, status: None });
+                    self.answer = Some(Answer::at(at));
                 }
                 self.answer_continues(at);
                 self.response_lost(Reason::Gap, status_of(self.server.head.bytes()), out)
@@ -811,7 +859,7 @@ impl Http1 {
         while let [oldest, next, ..] = self.waiting.make_contiguous() {
             let (reported, at) = (oldest.reported, next.first);
             out.extend(reported.then_some(Message::Damaged(Reason::Gap)));
-            self.answer = Some(Answer { first: at, last: at, status: None });
+            self.answer = Some(Answer::at(at));
             self.answered(EndedBy::NextRequest, None, out);
         }
     }
@@ -845,8 +893,12 @@ impl Http1 {
         let Some(answer) = self.answer.take() else {
             return;
         };
-        if let Some(Waiting { reported: true, .. }) = self.waiting.pop_front() {
-            let (attributes, outcome) = attributes::of_response(answer.status, by, self.connection.link.role);
+        if let Some(Waiting { reported: true, body, .. }) = self.waiting.pop_front() {
+            let attributes::Connection { link, disclosure, .. } = &self.connection;
+            let told = disclosure.body_sizes();
+            let sizes = if told { BodySizes { request: body, response: answer.body } } else { BodySizes::default() };
+            let (mut attributes, outcome) = attributes::of_response(answer.status, by, link.role, sizes);
+            attributes.extend(answer.captured);
             out.push(Message::Response(Response {
                 key: Key::InOrder,
                 first: answer.first,

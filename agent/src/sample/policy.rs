@@ -229,7 +229,7 @@ fn matches(rule: &Rule, entry: &Entry<'_>) -> bool {
 
 /// Whether `text` is `pattern`, in which `*` stands for anything. Linear but for repetition of what stands between two
 /// stars: patterns are the operator's, texts the peer's.
-fn is_like(pattern: &str, text: &str) -> bool {
+pub fn is_like(pattern: &str, text: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut rest) = text.strip_prefix(head) else { return false };
     let mut parts = tail.split('*').peekable();

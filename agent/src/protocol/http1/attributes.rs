@@ -3,7 +3,7 @@
 //!
 //! In: complete heads and the connection they came over. Out: attributes and the outcome by the stable HTTP conventions
 //! (<https://opentelemetry.io/docs/specs/semconv/http/http-spans/>), secrets already replaced. It does not resolve
-//! names, knows no routes, and reads no header that is not in [`super::head::Fields`].
+//! names, knows no routes, and reads no header that is neither in [`super::head::Fields`] nor asked for by name.
 
 use std::{
     borrow::Cow,
@@ -12,22 +12,27 @@ use std::{
     sync::Arc,
 };
 
+use httparse::Header;
 use opentelemetry_semantic_conventions::attribute::{
-    CLIENT_ADDRESS, ERROR_TYPE, HTTP_REQUEST_METHOD, HTTP_REQUEST_METHOD_ORIGINAL, HTTP_RESPONSE_STATUS_CODE,
-    NETWORK_LOCAL_ADDRESS, NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_PROTOCOL_VERSION, NETWORK_TRANSPORT,
-    SERVER_ADDRESS, SERVER_PORT, URL_FULL, URL_PATH, URL_QUERY, URL_SCHEME, USER_AGENT_ORIGINAL,
+    CLIENT_ADDRESS, ERROR_TYPE, HTTP_REQUEST_BODY_SIZE, HTTP_REQUEST_METHOD, HTTP_REQUEST_METHOD_ORIGINAL,
+    HTTP_RESPONSE_BODY_SIZE, HTTP_RESPONSE_STATUS_CODE, NETWORK_LOCAL_ADDRESS, NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT,
+    NETWORK_PROTOCOL_VERSION, NETWORK_TRANSPORT, SERVER_ADDRESS, SERVER_PORT, URL_FULL, URL_PATH, URL_QUERY,
+    URL_SCHEME, USER_AGENT_ORIGINAL,
 };
 use spantap_common::{endpoint::Endpoint, event::unix::Named};
 
 use super::{
     EndedBy, Method,
     head::RequestHead,
-    redact::{REDACTED, REDACTED_USERINFO, push_query},
+    redact::{self, REDACTED_USERINFO, push_query},
     uri::{Authority, Target, default_port, is_scheme},
 };
 use crate::{
     attribute::{Attribute, FewAttributes, Value},
-    protocol::{Link, Outcome, Side},
+    protocol::{
+        Link, Outcome, Side,
+        disclosure::{Contains, Disclosure, Field, REDACTED},
+    },
 };
 
 /// How the end of a response is known, where its own framing could not be followed to it.
@@ -35,6 +40,8 @@ pub(super) const RESPONSE_END: &str = "spantap.response.end";
 
 /// The process at the other end of a unix socket, which has no address where it did not bind one.
 const PEER_PID: &str = "spantap.peer.pid";
+/// Values of header fields that were captured and are longer than there is room for.
+const HEADERS_CUT: &str = "spantap.headers.cut";
 /// Who asks for the trace to be kept, whatever is decided otherwise.
 const SAMPLING_ASKED: &str = "spantap.sampling.asked";
 
@@ -42,6 +49,7 @@ const SAMPLING_ASKED: &str = "spantap.sampling.asked";
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) link: Link,
+    pub(super) disclosure: Arc<Disclosure>,
     /// Address of this end; a unix socket's path. None where it has neither.
     local: Option<Arc<str>>,
     /// The same of the other end.
@@ -56,7 +64,7 @@ struct Repeated(Option<Arc<str>>);
 
 impl Connection {
     /// A connection on which nothing was said.
-    pub(super) fn new(link: Link) -> Self {
+    pub(super) fn new(link: Link, disclosure: Arc<Disclosure>) -> Self {
         let text = |endpoint| Some(address(endpoint).to_string().into());
         let (local, peer) = match &link.unix {
             None => (text(&link.local), text(&link.peer)),
@@ -66,7 +74,7 @@ impl Connection {
                 Some((Named::Peer, name)) => (None, Some(name.text().into())),
             },
         };
-        Self { link, local, peer, host: Repeated::default(), user_agent: Repeated::default() }
+        Self { link, disclosure, local, peer, host: Repeated::default(), user_agent: Repeated::default() }
     }
 }
 
@@ -106,12 +114,65 @@ pub(super) fn of_request(head: &RequestHead<'_>, connection: &mut Connection) ->
     if let Some(asked) = head.fields.asked {
         attributes.push(Attribute::new(SAMPLING_ASKED, asked));
     }
+    let Connection { link, disclosure, .. } = connection;
+    attributes.extend(captured(disclosure.of_request(link.role), head.headers, disclosure));
     attributes
 }
 
+/// What `headers` say in the fields that an operator asks for. "The attribute value MUST consist of either multiple header
+/// values as an array of strings or a single-item array containing a possibly comma-concatenated string":
+/// <https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/>. Here a line of the head is a value.
+pub(super) fn captured(fields: &[Field], headers: &[Header<'_>], disclosure: &Disclosure) -> Vec<Attribute> {
+    let mut captured = Vec::new();
+    let (mut room, mut cut) = (MAX_CAPTURED, 0);
+    for field in fields {
+        let of_field = headers.iter().filter(|header| header.name.eq_ignore_ascii_case(&field.name));
+        let mut values = Vec::new();
+        for header in of_field {
+            let sent = String::from_utf8_lossy(header.value.trim_ascii());
+            let mut value = match field.contains {
+                Contains::Secret => Cow::Borrowed(REDACTED),
+                Contains::Url => redact::url(&sent, disclosure).into(),
+                Contains::Text => disclosure.text(&sent),
+            };
+            let most = room.min(MAX_VALUE);
+            if value.len() > most {
+                value = value[..value.floor_char_boundary(most)].to_owned().into();
+                cut += 1;
+            }
+            room -= value.len();
+            values.push(value.into());
+        }
+        if !values.is_empty() {
+            captured.push(Attribute::new(field.key.clone(), Value::Texts(values)));
+        }
+    }
+    if cut > 0 {
+        captured.push(Attribute::new(HEADERS_CUT, Value::Int(cut)));
+    }
+    captured
+}
+
+/// Sizes of bodies, where all of them was seen: "the number of bytes transferred excluding headers", of chunked ones
+/// without the sizes of the chunks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct BodySizes {
+    pub(super) request: Option<u64>,
+    pub(super) response: Option<u64>,
+}
+
 /// Attributes known from a response, and how the conventions judge it.
-pub(super) fn of_response(status: Option<u16>, ended: EndedBy, role: Side) -> (FewAttributes, Outcome) {
+pub(super) fn of_response(
+    status: Option<u16>,
+    ended: EndedBy,
+    role: Side,
+    sizes: BodySizes,
+) -> (FewAttributes, Outcome) {
     let mut attributes = FewAttributes::new();
+    for (key, size) in [(HTTP_REQUEST_BODY_SIZE, sizes.request), (HTTP_RESPONSE_BODY_SIZE, sizes.response)] {
+        let size = size.and_then(|size| i64::try_from(size).ok());
+        attributes.extend(size.map(|size| Attribute::new(key, size)));
+    }
     attributes.extend(status.map(|status| Attribute::new(HTTP_RESPONSE_STATUS_CODE, status)));
     // "Span Status MUST be left unset if HTTP status code was in the 1xx, 2xx or 3xx ranges […]. For HTTP status codes
     // in the 4xx range span status MUST be left unset in case of SpanKind.SERVER and SHOULD be set to Error in case of
@@ -134,7 +195,14 @@ pub(super) fn of_response(status: Option<u16>, ended: EndedBy, role: Side) -> (F
     (attributes, outcome)
 }
 
-/// The most that [`of_request`] adds: one allocation is enough.
+/// Bytes of one value that is captured: what is longer is no tenant, version or id. It is cut, which [`HEADERS_CUT`]
+/// counts.
+const MAX_VALUE: usize = 1024;
+
+/// Bytes of all values that are captured of one message: thousands of spans wait for a collector.
+const MAX_CAPTURED: usize = 8 << 10;
+
+/// The most that [`of_request`] adds, captured fields apart: one allocation is enough.
 const MAX_REQUEST_ATTRIBUTES: usize = 13;
 
 /// What a unix socket adds to them, and takes none away for: its transport, its own name, its peer's process.
@@ -156,7 +224,7 @@ fn of_server(
     connection: &mut Connection,
     add: &mut impl FnMut(&'static str, Value),
 ) {
-    let Connection { link, local, peer, host, user_agent } = connection;
+    let Connection { link, disclosure, local, peer, host, user_agent } = connection;
     let forwarded = |name| head.fields.forwarded.and_then(|value| forwarded(value, name)).map(Cow::Borrowed);
     let first = |list: Option<_>| list.map(|list| String::from_utf8_lossy(first_element(list)));
 
@@ -173,10 +241,10 @@ fn of_server(
 
     match target {
         Target::Origin { path, query } | Target::Absolute { path, query, .. } => {
-            add(URL_PATH, text(path));
+            add(URL_PATH, text(&disclosure.path(path)));
             if let Some(query) = query.filter(|query| !query.is_empty()) {
                 let mut redacted = String::with_capacity(query.len() + REDACTED.len());
-                push_query(query, &mut redacted);
+                push_query(query, disclosure, &mut redacted);
                 add(URL_QUERY, redacted.into());
             }
         }
@@ -214,7 +282,7 @@ fn of_server(
         add(CLIENT_ADDRESS, client);
     }
     if let Some(sent) = head.fields.user_agent {
-        add(USER_AGENT_ORIGINAL, user_agent.value(&String::from_utf8_lossy(sent)));
+        add(USER_AGENT_ORIGINAL, user_agent.value(&disclosure.text(&String::from_utf8_lossy(sent))));
     }
 }
 
@@ -224,7 +292,7 @@ fn of_client(
     connection: &mut Connection,
     add: &mut impl FnMut(&'static str, Value),
 ) {
-    let Connection { link, local, peer: peer_address, host, .. } = connection;
+    let Connection { link, disclosure, local, peer: peer_address, host, .. } = connection;
     // Without a Host there is only the address that was connected to.
     let peer = || match &link.unix {
         None => SocketAddr::new(address(&link.peer), link.peer.port).to_string().into(),
@@ -236,7 +304,7 @@ fn of_client(
         Target::Absolute { scheme, .. } => scheme,
         _ => "http",
     };
-    add(URL_FULL, full_url(scheme, &authority, target).into());
+    add(URL_FULL, full_url(scheme, &authority, target, disclosure).into());
     match (&link.unix, &*peer_address) {
         // "Server domain name if available without reverse DNS lookup; otherwise, IP address or Unix domain socket name."
         // The Host of such a request names nothing that could be looked up: it is `localhost`, or whatever the client
@@ -285,7 +353,7 @@ fn as_host(path: &str) -> String {
 const NAMELESS: &str = "localhost";
 
 /// "scheme://host[:port]/path?query": "url.full MUST NOT contain credentials passed via URL".
-fn full_url(scheme: &str, authority: &Authority<'_>, target: &Target<'_>) -> String {
+fn full_url(scheme: &str, authority: &Authority<'_>, target: &Target<'_>, disclosure: &Disclosure) -> String {
     let (path, query) = match *target {
         Target::Origin { path, query } | Target::Absolute { path, query, .. } => (path, query),
         // "If the request-target is in authority-form or asterisk-form, the target URI's combined path and query
@@ -295,7 +363,8 @@ fn full_url(scheme: &str, authority: &Authority<'_>, target: &Target<'_>) -> Str
         Target::Authority(_) => return authority.host_port.to_owned(),
     };
     let userinfo = if authority.userinfo { REDACTED_USERINFO } else { "" };
-    let parts = [scheme, "://", userinfo, authority.host_port, path];
+    let path = disclosure.path(path);
+    let parts = [scheme, "://", userinfo, authority.host_port, &path];
     // Enough where no more than one secret is short.
     let room =
         parts.iter().map(|part| part.len()).sum::<usize>() + query.map_or(0, |query| 1 + query.len() + REDACTED.len());
@@ -303,7 +372,7 @@ fn full_url(scheme: &str, authority: &Authority<'_>, target: &Target<'_>) -> Str
     parts.iter().for_each(|part| url.push_str(part));
     if let Some(query) = query {
         url.push('?');
-        push_query(query, &mut url);
+        push_query(query, disclosure, &mut url);
     }
     url
 }

@@ -68,6 +68,8 @@ pub(super) enum Advance {
 #[derive(Debug)]
 pub(super) struct Chunks {
     place: Place,
+    /// Bytes of all chunks so far, as their sizes say.
+    data: u64,
     /// Bytes of the current chunk-size line or of the trailer section. Law: at most the budget of either.
     overhead: usize,
 }
@@ -192,6 +194,15 @@ impl Body {
         }
     }
 
+    /// Bytes of the whole body, now that it is complete; `announced` is what its head said.
+    pub(super) fn size(&self, announced: u64) -> Option<u64> {
+        match self {
+            Self::Length(_) => Some(announced),
+            Self::Chunked(chunks) => Some(chunks.data),
+            Self::Blind(_) | Self::UntilClose => None,
+        }
+    }
+
     /// Counts off bytes that were not seen, as many of `missing` as need no reading: the number of those that are left,
     /// and whether the body is complete.
     pub(super) fn skip(&mut self, missing: u64) -> (u64, bool) {
@@ -226,7 +237,7 @@ impl Body {
 impl Chunks {
     /// At the first chunk's size.
     pub(super) fn new() -> Self {
-        Self { place: Place::SIZE, overhead: 0 }
+        Self { place: Place::SIZE, data: 0, overhead: 0 }
     }
 
     fn advance(&mut self, bytes: &[u8]) -> Advance {
@@ -259,6 +270,7 @@ impl Chunks {
         self.place = match (self.place, byte) {
             (Place::Size { digits: true, size } | Place::Extension { size }, b'\n') => {
                 self.overhead = 0;
+                self.data = self.data.saturating_add(size);
                 if size == 0 { Place::Trailer { empty: true } } else { Place::Data { left: size } }
             }
             // "A recipient MUST ignore unrecognized chunk extensions."

@@ -71,6 +71,8 @@ pub(super) struct RequestHead<'a> {
     pub(super) target: &'a str,
     pub(super) version: Version,
     pub(super) fields: Fields<'a>,
+    /// Every field, for those that an operator asks for.
+    pub(super) headers: &'a [Header<'a>],
     pub(super) context: Option<TraceContext>,
     pub(super) passed: Passed,
 }
@@ -81,6 +83,8 @@ pub(super) struct ResponseHead<'a> {
     pub(super) status: u16,
     pub(super) version: Version,
     pub(super) fields: Fields<'a>,
+    /// Every field, for those that an operator asks for.
+    pub(super) headers: &'a [Header<'a>],
 }
 
 /// The header fields that somebody reads, the first one of each name unless said otherwise.
@@ -236,6 +240,7 @@ pub(super) fn request<T>(head: &[u8], read: impl FnOnce(&mut RequestHead<'_>) ->
         target,
         version: Version::of(minor),
         fields: Fields::of(parsed.headers, &head, lines),
+        headers: parsed.headers,
         context,
         passed,
     }))
@@ -256,7 +261,8 @@ pub(super) fn response<T>(head: &[u8], read: impl FnOnce(&ResponseHead<'_>) -> T
     let (true, Some(status @ 100..), Some(minor)) = (complete, parsed.code, parsed.version) else {
         return Err(HeadError::Malformed);
     };
-    Ok(read(&ResponseHead { status, version: Version::of(minor), fields: Fields::of(parsed.headers, &head, lines) }))
+    let (version, fields) = (Version::of(minor), Fields::of(parsed.headers, &head, lines));
+    Ok(read(&ResponseHead { status, version, fields, headers: parsed.headers }))
 }
 
 /// The longest end of a head: the last field's CRLF and an empty line.

@@ -1,24 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Secrets in queries.
 //!
-//! In: a query as it was sent. Out: the same with the values of secret keys replaced; keys and order stay. It does not
-//! look for secrets in paths or in the values of other keys.
+//! In: a query as it was sent, and what the operator wants to be hidden. Out: the same with the values of secret keys
+//! replaced; keys and order stay. What is secret in paths and in the values of other keys only the operator can say.
 
 use std::borrow::Cow;
 
-/// What stands for a secret.
-pub(super) const REDACTED: &str = "REDACTED";
+use super::uri::is_scheme;
+use crate::protocol::disclosure::{Disclosure, REDACTED};
 
 /// What stands for the user information of a URL, its `@` included.
 pub(super) const REDACTED_USERINFO: &str = "REDACTED:REDACTED@";
 
 /// Appends `query` to `out`.
-pub(super) fn push_query(query: &str, out: &mut String) {
+pub(super) fn push_query(query: &str, disclosure: &Disclosure, out: &mut String) {
+    if !disclosure.looks_into_texts() {
+        return push_fields(query, disclosure, out);
+    }
+    let mut fields = String::with_capacity(query.len() + REDACTED.len());
+    push_fields(query, disclosure, &mut fields);
+    out.push_str(&disclosure.text(&fields));
+}
+
+/// A header field's value that is a URL, or a part of one, without user information and what is hidden in the others.
+pub(super) fn url(url: &str, disclosure: &Disclosure) -> String {
+    let (front, query) = url.split_once('?').map_or((url, None), |(front, query)| (front, Some(query)));
+    let scheme = front.find("://").filter(|end| is_scheme(&front[..*end]));
+    let authority = if front.starts_with("//") { 2 } else { scheme.map_or(0, |end| end + 3) };
+    let path = front[authority..].find('/').map_or(front.len(), |path| authority + path);
+    let path = if authority == 0 { 0 } else { path };
+    let mut out = String::with_capacity(url.len() + REDACTED.len());
+    match front[authority..path].rsplit_once('@') {
+        None => out.push_str(&front[..path]),
+        Some((_, host)) => out.extend([&front[..authority], REDACTED_USERINFO, host]),
+    }
+    out.push_str(&disclosure.path(&front[path..]));
+    if let Some(query) = query {
+        out.push('?');
+        push_query(query, disclosure, &mut out);
+    }
+    out
+}
+
+fn push_fields(query: &str, disclosure: &Disclosure, out: &mut String) {
     for (index, field) in query.split('&').enumerate() {
         if index > 0 {
             out.push('&');
         }
-        match secret(field) {
+        match secret(field, disclosure) {
             None => out.push_str(field),
             Some(start) => {
                 out.push_str(&field[..start]);
@@ -32,11 +61,11 @@ pub(super) fn push_query(query: &str, out: &mut String) {
 ///
 /// Some servers separate fields by `;` as well, others take it for a part of the value. So a secret key is looked for
 /// after every `;`, and its value reaches to the next `&`.
-fn secret(field: &str) -> Option<usize> {
+fn secret(field: &str, disclosure: &Disclosure) -> Option<usize> {
     let mut start = 0;
     for part in field.split(';') {
         if let Some((key, _)) = part.split_once('=')
-            && is_secret(key)
+            && is_secret(key, disclosure)
         {
             return Some(start + key.len() + 1);
         }
@@ -46,11 +75,12 @@ fn secret(field: &str) -> Option<usize> {
 }
 
 /// Whether a key, percent-encoded or not, names a secret; `user[password]` names one as well.
-fn is_secret(key: &str) -> bool {
+fn is_secret(key: &str, disclosure: &Disclosure) -> bool {
     let key = decoded(key);
-    key.split(['[', ']'])
-        .map(str::trim)
-        .any(|name| STANDARD.contains(&name) || EXTRA.iter().any(|extra| extra.eq_ignore_ascii_case(name)))
+    key.split(['[', ']']).map(str::trim).any(|name| {
+        let usual = STANDARD.contains(&name) || EXTRA.iter().any(|extra| extra.eq_ignore_ascii_case(name));
+        usual || disclosure.is_secret(name)
+    })
 }
 
 /// `key` without percent-encoding, and with `+` read as a blank, as forms are encoded.
@@ -112,11 +142,57 @@ const EXTRA: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::disclosure::{Redact, Settings};
 
     fn redacted(query: &str) -> String {
+        by(&Redact::default(), query)
+    }
+
+    fn by(redact: &Redact, query: &str) -> String {
         let mut out = String::new();
-        push_query(query, &mut out);
+        push_query(query, &disclosure(redact), &mut out);
         out
+    }
+
+    fn disclosure(redact: &Redact) -> Disclosure {
+        Disclosure::new(&Settings { redact: redact.clone(), ..Settings::default() }).expect("good settings")
+    }
+
+    fn list(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_the_operator_calls_secret_is_hidden_too() {
+        let keys = Redact { query: list(&["customer_no", "pin"]), ..Redact::default() };
+        let personal = Redact { emails: true, card_numbers: true, patterns: list(&["sk_[a-z]+"]), ..Redact::default() };
+        for (redact, query, expected) in [
+            (&keys, "customer_no=1&PIN=2&pins=3&token=4", "customer_no=REDACTED&PIN=REDACTED&pins=3&token=REDACTED"),
+            (&keys, "user[pin]=1&c%75stomer_no=2", "user[pin]=REDACTED&c%75stomer_no=REDACTED"),
+            (&keys, "mail=a@b.org", "mail=a@b.org"),
+            (&personal, "mail=a@b.org&n=4111111111111111&k=sk_abc1", "mail=REDACTED&n=REDACTED&k=REDACTED1"),
+            (&personal, "mail=a%40b.org&sig=x", "mail=REDACTED&sig=REDACTED"),
+        ] {
+            assert_eq!(by(redact, query), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_url_in_a_header_hides_as_much_as_a_target() {
+        let disclosure = disclosure(&Redact { paths: list(&["/reset/{token}"]), ..Redact::default() });
+        for (sent, expected) in [
+            ("https://shop/reset/abc?sig=1#x", "https://shop/reset/REDACTED?sig=REDACTED"),
+            ("https://u:p@shop:8080/a?x=1&token=2", "https://REDACTED:REDACTED@shop:8080/a?x=1&token=REDACTED"),
+            ("//u@shop/reset/abc", "//REDACTED:REDACTED@shop/reset/REDACTED"),
+            ("/reset/abc", "/reset/REDACTED"),
+            ("/reset//abc", "/reset//REDACTED"),
+            ("https://shop", "https://shop"),
+            ("https://u:p@shop", "https://REDACTED:REDACTED@shop"),
+            ("a?token=b", "a?token=REDACTED"),
+            ("", ""),
+        ] {
+            assert_eq!(url(sent, &disclosure), expected, "{sent}");
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! Step n of a dialogue happens n milliseconds in. `> GET /a @1` is a request whose first byte came at 1 ms; `< 200 2..3`
 //! a response; `! gap` a loss; `x` the parser giving up.
 
+mod told;
+
 use std::collections::BTreeSet;
 
 use spantap_common::event::unix::Named;
