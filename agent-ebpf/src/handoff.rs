@@ -55,7 +55,7 @@ pub(crate) fn wakes(sleeper: Task) -> Option<()> {
     if sleeper.tgid() != task::tgid(current) || woken == waker {
         return None;
     }
-    let knows = CAUSES.get_ptr_mut(&waker)?;
+    let knows = CAUSES.get_ptr_mut(waker)?;
     let (mine, its) = (Registers::current(), sleeper.registers());
     let futex = globals::FUTEX.load();
     let by_futex = mine.call() == futex && its.call() == futex && mine.first() == its.first();
@@ -74,7 +74,7 @@ pub(crate) fn starts(thread: Task) -> Option<()> {
     }
     let current = bpf_get_current_pid_tgid();
     if thread.tgid() == task::tgid(current) {
-        tell(CAUSES.get_ptr_mut(&(current as u32))?, thread.tid());
+        tell(CAUSES.get_ptr_mut(current as u32)?, thread.tid());
     }
     Some(())
 }
@@ -98,7 +98,7 @@ fn tell(knows: *mut Causes, thread: u32) {
     if newest == 0 {
         return;
     }
-    match CAUSES.get_ptr_mut(&thread) {
+    match CAUSES.get_ptr_mut(thread) {
         None => remember(thread, Causes { read: 0, told: [newest, 0, 0] }),
         Some(causes) => {
             // SAFETY: as above.
@@ -114,7 +114,7 @@ fn tell(knows: *mut Causes, thread: u32) {
 /// The thread begins anew. What it went by so far: the response that it has read, and those that it was told of.
 #[inline(always)]
 fn forget(thread: u32) -> [u64; 3] {
-    let Some(causes) = CAUSES.get_ptr_mut(&thread) else { return [0; 3] };
+    let Some(causes) = CAUSES.get_ptr_mut(thread) else { return [0; 3] };
     // SAFETY: as in `tell`.
     let Causes { read, told } = unsafe { *causes };
     // SAFETY: as above.
