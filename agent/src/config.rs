@@ -600,7 +600,14 @@ impl Desk<'_> {
     fn demo(&mut self) -> Command {
         let style = self.settings.print.as_ref().map_or(PrintStyle::Tree, |style| style.0);
         let print = self.print(style);
-        let output = Output { destinations: self.destinations(), print: Some(print), ..Output::default() };
+        let destinations = self.destinations();
+        let output = Output {
+            metric_destinations: destinations.iter().filter_map(Destination::for_metrics).collect(),
+            destinations,
+            print: Some(print),
+            metrics: self.settings.metrics.clone(),
+            ..Output::default()
+        };
         let config = Config { output, selection: Selection::default(), ..self.config() };
         Command::Demo(Config { duration: config.duration.or(Some(DEMO_DURATION)), ..config })
     }
