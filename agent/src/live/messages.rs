@@ -88,13 +88,14 @@ fn watching(selection: &Selection) -> String {
     };
     part("pid", selection.pids.iter().map(ToString::to_string).collect());
     part("port", selection.ports.iter().map(ToString::to_string).collect());
-    part("executable", selection.executables.clone());
-    part("service", selection.services.clone());
-    part("command line", selection.commands.clone());
-    part("container", selection.containers.clone());
-    part("cgroup", selection.cgroups.clone());
-    part("user", selection.users.clone());
-    part("not", selection.excluded.clone());
+    part("executable", selection.patterns.executables.clone());
+    part("service", selection.patterns.services.clone());
+    part("command line", selection.patterns.commands.clone());
+    part("container", selection.patterns.containers.clone());
+    part("cgroup", selection.patterns.cgroups.clone());
+    part("user", selection.patterns.users.clone());
+    let untraced = selection.targets.iter().filter(|target| !target.trace).map(|target| target.name.clone());
+    part("not", selection.excluded.iter().cloned().chain(untraced).collect());
     format!("Watching {}.\n", parts.join("; "))
 }
 
@@ -287,6 +288,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{Bounds, Colour, Destination, Output, Print, Protocol},
+        enrich::process::selector::Patterns,
         kernel::hooks::TABLE,
     };
 
@@ -359,7 +361,11 @@ mod tests {
         Ctrl-C stops.
         ");
         let mut config = config();
-        config.selection = Selection { pids: vec![7, 8], executables: vec!["node".into()], ..Selection::default() };
+        config.selection = Selection {
+            pids: vec![7, 8],
+            patterns: Patterns { executables: vec!["node".into()], ..Patterns::default() },
+            ..Selection::default()
+        };
         config.duration = Some(Duration::from_secs(30));
         config.output.destinations = vec![Destination::new("http://u:p@c:4318/v1/traces", Protocol::HttpProtobuf)];
         insta::assert_snapshot!(banner_of(&config), @r"
