@@ -23,6 +23,7 @@ mod tree;
 mod values;
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fmt::{self, Write as _},
     net::SocketAddr,
@@ -45,7 +46,11 @@ use self::{
     values::closest,
 };
 use crate::{
-    enrich::route::{self, Routes},
+    enrich::{
+        process::selector::Patterns,
+        route::{self, Routes},
+        target::Target,
+    },
     export,
     kernel::Tier,
     ladder::Budget,
@@ -108,26 +113,20 @@ pub struct Selection {
     pub pids: Vec<u32>,
     /// `--port`: the local port of a server, the remote port of a client.
     pub ports: Vec<u16>,
-    /// `--exe`: globs over the executable's path, or over its file name when there is no slash in the glob.
-    pub executables: Vec<String>,
-    /// `--exclude`: as `--exe`.
+    /// `--exe` and the other patterns for processes.
+    pub patterns: Patterns,
+    /// `--exclude`: globs over executables.
     pub excluded: Vec<String>,
-    /// `service`: globs over the name that the service gets.
-    pub services: Vec<String>,
-    /// `command`: globs over the command line, its words joined by blanks.
-    pub commands: Vec<String>,
-    /// `container`: globs over the container's id.
-    pub containers: Vec<String>,
-    /// `cgroup`: globs over the path in the cgroup hierarchy.
-    pub cgroups: Vec<String>,
-    /// `user`: globs over the name of the user.
-    pub users: Vec<String>,
+    /// Rules for kinds of processes.
+    pub targets: Vec<Target>,
 }
 
 impl Selection {
     /// Whether nothing was selected or excluded.
     pub fn is_everything(&self) -> bool {
-        *self == Self::default()
+        let Self { pids, ports, patterns, excluded, targets } = self;
+        let nothing = pids.is_empty() && ports.is_empty() && excluded.is_empty() && *patterns == Patterns::default();
+        nothing && targets.iter().all(|target| target.trace)
     }
 }
 
@@ -147,6 +146,8 @@ pub struct Output {
     pub metric_destinations: Vec<Destination>,
     /// What spans are called.
     pub routes: route::Settings,
+    /// The destinations of spans that fall under a rule for their process, by the rule's name.
+    pub target_exports: BTreeMap<String, Vec<String>>,
     /// What is added to them on their way out, and what is taken away.
     pub edits: Vec<export::edit::Rule>,
     /// Nobody said where spans go: a collector on this machine gets them instead of standard output, if there is one.
@@ -233,7 +234,7 @@ impl Destination {
     pub fn new(endpoint: impl Into<String>, protocol: Protocol) -> Self {
         Self {
             // Not the transport's: it names the folder of the spool, which a change of the transport must not orphan.
-            name: if protocol == Protocol::Zipkin { "zipkin" } else { "otlp" }.to_owned(),
+            name: if protocol == Protocol::Zipkin { ZIPKIN } else { OTLP }.to_owned(),
             endpoint: endpoint.into(),
             protocol,
             headers: Vec::new(),
@@ -532,7 +533,9 @@ impl Desk<'_> {
             }
             CommandArguments::Replay(replay) => {
                 let config = Config { output: self.output(), ..self.config() };
-                let config = Config { selection: Selection::default(), tier: None, duration: None, ..config };
+                // What a process is said to be holds for a recorded one as well.
+                let selection = Selection { targets: config.selection.targets.clone(), ..Selection::default() };
+                let config = Config { selection, tier: None, duration: None, ..config };
                 Command::Replay { config, file: replay.file }
             }
             CommandArguments::Demo(_) => self.demo(),
@@ -559,13 +562,16 @@ impl Desk<'_> {
             selection: Selection {
                 pids: settings.pid.iter().map(|pid| pid.0).collect(),
                 ports: settings.port.iter().map(|Port(port)| *port).collect(),
-                executables: globs(&settings.exe),
+                patterns: Patterns {
+                    executables: globs(&settings.exe),
+                    services: globs(&settings.service),
+                    commands: globs(&settings.command),
+                    containers: globs(&settings.container),
+                    cgroups: globs(&settings.cgroup),
+                    users: globs(&settings.user),
+                },
                 excluded: globs(&settings.exclude),
-                services: globs(&settings.service),
-                commands: globs(&settings.command),
-                containers: globs(&settings.container),
-                cgroups: globs(&settings.cgroup),
-                users: globs(&settings.user),
+                targets: settings.targets.iter().map(tree::Target::selects).collect(),
             },
             tier: settings.tier.as_ref().map(|tier| tier.0),
             output: Output::default(),
@@ -594,7 +600,14 @@ impl Desk<'_> {
     fn demo(&mut self) -> Command {
         let style = self.settings.print.as_ref().map_or(PrintStyle::Tree, |style| style.0);
         let print = self.print(style);
-        let output = Output { destinations: self.destinations(), print: Some(print), ..Output::default() };
+        let destinations = self.destinations();
+        let output = Output {
+            metric_destinations: destinations.iter().filter_map(Destination::for_metrics).collect(),
+            destinations,
+            print: Some(print),
+            metrics: self.settings.metrics.clone(),
+            ..Output::default()
+        };
         let config = Config { output, selection: Selection::default(), ..self.config() };
         Command::Demo(Config { duration: config.duration.or(Some(DEMO_DURATION)), ..config })
     }
@@ -619,12 +632,19 @@ impl Desk<'_> {
             unasked: unsaid && asked.is_none() && self.settings.disabled != Some(Flag(true)),
             destinations,
             print: style.map(|style| self.print(style)),
-            sampling: self.settings.sampling.clone(),
+            sampling: self.sampling(),
+            target_exports: self.settings.targets.iter().filter_map(tree::Target::exports).collect(),
             metrics: self.settings.metrics.clone(),
             routes: self.settings.routes.clone(),
             edits: self.settings.attributes.clone(),
             limits: otlp::limits(&self.settings, &mut self.variables.warnings),
         }
+    }
+
+    /// Which traces are exported, with what is said of kinds of processes.
+    fn sampling(&self) -> sample::Settings {
+        let targets = self.settings.targets.iter().filter_map(tree::Target::samples).collect();
+        sample::Settings { targets, ..self.settings.sampling.clone() }
     }
 
     fn destinations(&mut self) -> Vec<Destination> {
@@ -639,12 +659,13 @@ impl Desk<'_> {
             let mistake = Mistake { what: format!("{origin}: {told}"), fix: "see docs/routes.md".to_owned() };
             self.layers.mistaken(origin, mistake);
         }
-        let sampling = self.settings.sampling.mistakes().into_iter();
+        let sampling = self.sampling().mistakes().into_iter();
         let sampling = sampling.chain(self.rules_without_header()).map(|told| (told, "see docs/sampling.md"));
         let sampling: Vec<_> = sampling.collect();
         let disclosure =
             disclosure::Settings { capture: self.settings.capture.clone(), redact: self.settings.redact.clone() };
         let disclosed = Disclosure::new(&disclosure).err().unwrap_or_default();
+        self.judge_targets();
         let edits = export::edit::mistakes(&self.settings.attributes);
         let disclosed = disclosed.into_iter().chain(edits).map(|told| (told, "see docs/privacy.md"));
         let metrics = self.settings.metrics.mistakes().into_iter().map(|told| (told, "see docs/configuration.md"));
@@ -662,6 +683,40 @@ impl Desk<'_> {
             let mistake = origin.mistake(path, what.trim(), page.to_owned());
             self.layers.mistaken(origin, mistake);
         }
+    }
+
+    /// Rules for processes that cannot be followed.
+    fn judge_targets(&mut self) {
+        let Settings { targets, export, .. } = &self.settings;
+        let mut known = vec![OTLP, ZIPKIN];
+        known.extend(export.destinations.iter().map(|more| more.name.0.as_str()));
+        let mut told = Vec::new();
+        for (index, target) in targets.iter().enumerate() {
+            let mut mistake = |key: &str, what: &str, fix: String| {
+                let path = format!("targets[{index}].{key}");
+                let origin = self.layers.origin(&path);
+                told.push((origin.clone(), origin.mistake(&path, what, fix)));
+            };
+            let name = &target.name.0;
+            if targets[..index].iter().any(|other| other.name == target.name) {
+                mistake("name", &format!("is {name:?} for the second time"), "give each a name of its own".to_owned());
+            }
+            if target.trace == Some(Flag(false)) && !target.port.is_empty() {
+                let fix = "leave out its ports, or use always_off as sampling".to_owned();
+                mistake("trace", "cannot be false for some ports of a process", fix);
+            }
+            for name in target.export.iter().flatten().filter(|name| !known.contains(&name.0.as_str())) {
+                let what = format!("names {:?}, which is no destination", name.0);
+                mistake("export", &what, format!("there are {}; [] is none", known.join(", ")));
+            }
+        }
+        if targets.len() > crate::enrich::target::MOST {
+            let origin = self.layers.origin("targets");
+            let fix = "put kinds of processes together: patterns of one kind are alternatives".to_owned();
+            let what = format!("has more than {} rules", crate::enrich::target::MOST);
+            told.push((origin.clone(), origin.mistake("targets", &what, fix)));
+        }
+        told.into_iter().for_each(|(origin, mistake)| self.layers.mistaken(origin, mistake));
     }
 
     /// Rules that ask for a header field that nobody captures: they would never match.
@@ -765,6 +820,12 @@ const DEMO_DURATION: Duration = Duration::from_secs(10);
 
 /// Where tests put [`Bounds`].
 const TEST_BOUNDS: &str = "SPANTAP_TEST_BOUNDS";
+
+/// What the collector of `export.otlp` is called.
+const OTLP: &str = "otlp";
+
+/// What Zipkin is called.
+const ZIPKIN: &str = "zipkin";
 
 /// The twin of `--config`.
 const CONFIG: &str = "SPANTAP_CONFIG";

@@ -6,6 +6,7 @@
 
 pub mod process;
 pub mod route;
+pub mod target;
 
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ pub struct ServiceSpan {
     pub span: Span,
     /// Shared by all spans of the instance.
     pub resource: Arc<Resource>,
+    /// The operator's rule that it falls under, by name.
+    pub target: Option<Arc<str>>,
 }
 
 /// One service instance: a process, with everything the conventions want to know of it.

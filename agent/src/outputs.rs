@@ -6,6 +6,7 @@
 //! a terminal that stands still or panics over one that is gone.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Stdout, Write as _},
     sync::{
         Arc,
@@ -50,6 +51,10 @@ pub struct Outputs<'a> {
     selection: Selection,
     /// Likewise.
     edits: Vec<Rule>,
+    /// Likewise: who gets the spans of some processes.
+    target_exports: BTreeMap<String, Vec<String>>,
+    /// Spans that would have left, had their rule named a destination.
+    withheld: u64,
     runtime: &'a Runtime,
     /// One for each destination, in their order.
     exporters: Vec<Exporter>,
@@ -85,6 +90,8 @@ impl<'a> Outputs<'a> {
             config,
             selection: config.selection.clone(),
             edits: config.output.edits.clone(),
+            target_exports: config.output.target_exports.clone(),
+            withheld: 0,
             runtime,
             exporters,
             printer,
@@ -126,10 +133,10 @@ impl<'a> Outputs<'a> {
             meter.observe(&spans, now);
         }
         self.deliver(spans, wall, now);
-        let Self { config, exporters, sampler, meter, records, steps, .. } = self;
+        let Self { config, exporters, sampler, meter, records, steps, withheld, .. } = self;
         if let Some(meter) = meter {
             let vitals = || Vitals { steps: *steps, ..vitals.clone() };
-            meter.tick(now, wall, || books(config, &vitals(), records, sampler, exporters));
+            meter.tick(now, wall, || books(config, &vitals(), records, sampler, exporters, *withheld));
         }
     }
 
@@ -153,6 +160,7 @@ impl<'a> Outputs<'a> {
         }
         self.selection.clone_from(&config.selection);
         self.edits.clone_from(&config.output.edits);
+        self.target_exports.clone_from(&config.output.target_exports);
         if !change.restart.is_empty() {
             warn!("{change}");
         } else if !self.config.quiet {
@@ -186,16 +194,35 @@ impl<'a> Outputs<'a> {
     }
 
     /// Gives every destination the spans.
-    fn offer(&self, mut spans: Vec<ServiceSpan>) {
+    fn offer(&mut self, mut spans: Vec<ServiceSpan>) {
+        if spans.is_empty() || self.exporters.is_empty() {
+            return;
+        }
         spans.iter_mut().for_each(|span| edit::apply(&self.edits, span));
-        if let [others @ .., last] = self.exporters.as_slice()
-            && !spans.is_empty()
-        {
+        if !self.target_exports.is_empty() {
+            return self.offer_by_target(&spans);
+        }
+        if let [others @ .., last] = self.exporters.as_slice() {
             for exporter in others {
                 exporter.offer(spans.clone(), self.wall);
             }
             last.offer(spans, self.wall);
         }
+    }
+
+    /// Gives every destination those of the spans whose rule does not name others.
+    fn offer_by_target(&mut self, spans: &[ServiceSpan]) {
+        let exports = |span: &ServiceSpan| self.target_exports.get(span.target.as_deref()?);
+        let names: Vec<_> = self.config.output.destinations.iter().map(|destination| &destination.name).collect();
+        for (exporter, name) in self.exporters.iter().zip(&names) {
+            let wanted = spans.iter().filter(|span| exports(span).is_none_or(|names| names.contains(name)));
+            let wanted: Vec<_> = wanted.cloned().collect();
+            if !wanted.is_empty() {
+                exporter.offer(wanted, self.wall);
+            }
+        }
+        let nobodys = |span: &&ServiceSpan| exports(span).is_some_and(|to| !names.iter().any(|name| to.contains(name)));
+        self.withheld += spans.iter().filter(nobodys).count() as u64;
     }
 
     /// `records` were lost so far: a warning says so, once in a while.
@@ -242,7 +269,7 @@ impl<'a> Outputs<'a> {
         vitals.lost.spans.add(Reason::SelfBudget, self.thinned + counts.thinned);
         vitals.steps = self.steps;
         if let Some(meter) = self.meter {
-            let books = books(self.config, vitals, &vitals.lost.records, &self.sampler, &self.exporters);
+            let books = books(self.config, vitals, &vitals.lost.records, &self.sampler, &self.exporters, self.withheld);
             meter.finish(now, self.wall, books, self.runtime, FLUSH);
         }
         if self.config.output.print.is_some_and(|print| print.style == PrintStyle::Json) {
@@ -254,7 +281,14 @@ impl<'a> Outputs<'a> {
 }
 
 /// The agent's books as they are now.
-fn books(config: &Config, vitals: &Vitals, records: &Tally, sampler: &Sampler, exporters: &[Exporter]) -> Books {
+fn books(
+    config: &Config,
+    vitals: &Vitals,
+    records: &Tally,
+    sampler: &Sampler,
+    exporters: &[Exporter],
+    withheld: u64,
+) -> Books {
     let mut vitals = vitals.clone();
     vitals.lost.records = *records;
     let capacity = config.bounds.queue_spans.unwrap_or(config.output.limits.queue_spans) as u64;
@@ -273,6 +307,7 @@ fn books(config: &Config, vitals: &Vitals, records: &Tally, sampler: &Sampler, e
     Books {
         in_flight: vitals.requests.saturating_sub(vitals.spans + vitals.lost.requests.total()),
         sampling: sampler.counts(),
+        withheld,
         destinations: destinations.collect(),
         maps: vec![("RING".to_owned(), None, config.bounds.ring_bytes.into())],
         memory: vec![("ring", config.bounds.ring_bytes.into())],

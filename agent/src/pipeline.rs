@@ -16,7 +16,7 @@ use spantap_common::{
 };
 
 use crate::{
-    enrich::{HostFacts, ServiceSpan, process::Resources, route::Routes},
+    enrich::{HostFacts, ServiceSpan, process::Resources, route::Routes, target::Targets},
     event::{self, Event, Process, Socket, SocketId},
     pairing::{ExchangeId, Pairing, Step},
     process::ProcessFacts,
@@ -144,6 +144,11 @@ impl Pipeline {
     /// Attributes of every resource, where its process does not declare another value.
     pub fn describe_resources(&mut self, attributes: &[(String, String)]) {
         self.resources.also(attributes);
+    }
+
+    /// Rules for kinds of processes. Who is known already stays under the rules of before.
+    pub fn classify(&mut self, targets: Targets) {
+        self.resources.classify(targets);
     }
 
     /// [`new`](Self::new) with other bounds.
@@ -417,7 +422,8 @@ impl Pipeline {
         out.extend(self.behind.spans.drain(..).map(|mut span| {
             let resource = self.resources.resource(span.task.pid, span.end);
             self.routes.name(&mut span, &resource.service);
-            ServiceSpan { span, resource }
+            let target = self.resources.target(span.task.pid, span.port);
+            ServiceSpan { span, resource, target }
         }));
     }
 }

@@ -40,7 +40,7 @@ use crate::{
         Command, Config, Decision, Refusal,
         reload::{Change, Swaps},
     },
-    enrich::{ServiceSpan, route::Routes},
+    enrich::{ServiceSpan, route::Routes, target::Targets},
     event::{self, Event, Process},
     export::local,
     kernel::{Controls, Pace, Probes, Settings, Unsupported, ring},
@@ -141,6 +141,7 @@ pub fn run(config: &Config, source: Option<Source<'_>>) -> Result<(), RunError> 
     pipeline.set_routes(routes(config)?);
     pipeline.describe_resources(&config.resource);
     pipeline.disclose(disclosure(config)?);
+    pipeline.classify(classes(config)?);
     let mut inlet = Inlet { pipeline, recorder, spans: Vec::new() };
     let deadline = config.duration.map(|duration| Instant::now() + duration);
     let mut grace_ends = None;
@@ -264,6 +265,9 @@ fn apply(
     if change.disclosure {
         inlet.pipeline.disclose(disclosure(config)?);
     }
+    if change.selection {
+        inlet.pipeline.classify(classes(config)?);
+    }
     if !anew {
         return Ok(());
     }
@@ -366,6 +370,7 @@ pub fn replay(path: &Path, config: &Config) -> Result<(), RunError> {
     pipeline.set_routes(routes(config)?);
     pipeline.describe_resources(&config.resource);
     pipeline.disclose(disclosure(config)?);
+    pipeline.classify(classes(config)?);
     let mut spans = Vec::new();
     let (mut now, mut wall) = (Timestamp::default(), WallOffset::default());
     while let Some(frame) = replayer.next_frame().map_err(failed)? {
@@ -389,6 +394,11 @@ fn routes(config: &Config) -> anyhow::Result<Routes> {
 /// What parsers tell and hide.
 fn disclosure(config: &Config) -> anyhow::Result<Disclosure> {
     Disclosure::new(&config.disclosure).map_err(|mistakes| anyhow::anyhow!(mistakes.join("; ")))
+}
+
+/// The rules for kinds of processes.
+fn classes(config: &Config) -> anyhow::Result<Targets> {
+    Targets::new(&config.selection.targets).context("understand the targets")
 }
 
 /// The operating system's randomness: trace ids decide what is sampled, and must not be predictable.

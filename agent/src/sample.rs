@@ -364,7 +364,12 @@ fn is_at_once(settings: &Settings) -> bool {
     let by_id = matches!(settings.root, Strategy::AlwaysOn | Strategy::AlwaysOff | Strategy::Probability(_));
     let follows =
         settings.local_parent_sampled == Delegate::AlwaysOn && settings.local_parent_not_sampled == Delegate::AlwaysOff;
-    by_id && follows && settings.rules.is_empty() && !settings.keep.errors && settings.keep.slower_than_ms.is_none()
+    by_id
+        && follows
+        && settings.rules.is_empty()
+        && settings.targets.is_empty()
+        && !settings.keep.errors
+        && settings.keep.slower_than_ms.is_none()
 }
 
 /// Whether nothing more is known to come: no span lacks its parent but one that can have none here.
@@ -396,7 +401,8 @@ fn facts(span: &ServiceSpan, at_once: bool) -> Entry<'_> {
     if at_once {
         let empty = || Arc::clone(&span.resource.service);
         let key = Key { service: empty(), route: empty() };
-        return Entry { key, name: "", method: None, status: None, port: None, failed: false, headers: Vec::new() };
+        let (method, status, port, target) = (None, None, None, None);
+        return Entry { key, name: "", method, status, port, failed: false, target, headers: Vec::new() };
     }
     let number = |key| match attribute(span, key) {
         Some(Value::Int(number)) => Some(*number),
@@ -415,6 +421,7 @@ fn facts(span: &ServiceSpan, at_once: bool) -> Entry<'_> {
         status: number(HTTP_RESPONSE_STATUS_CODE),
         port: number(SERVER_PORT),
         failed: span.span.failed,
+        target: span.target.as_deref(),
         headers: headers.collect(),
     }
 }

@@ -56,6 +56,8 @@ pub struct Span {
     pub links: Vec<SpanLink>,
     /// The task that read the request (SERVER) or wrote it (CLIENT).
     pub task: Task,
+    /// The server's TCP port, whoever it is that was seen; 0 over a unix socket.
+    pub port: u16,
 }
 
 /// A span's parent.

@@ -235,6 +235,60 @@ fn a_configuration_that_was_read_again_is_followed_if_it_is_good() {
     assert!(of("with-the-swapped").contains("/users/{who}") && of("with-the-swapped").contains("blue"), "{printed}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn kinds_of_processes_go_where_their_rules_say() {
+    if let Some(why) = cannot() {
+        return skip("rules for processes", &why);
+    }
+    let (cart, hidden, untraced) = (Service::start(), Service::start(), Service::start());
+    let everything = Receiver::start(Transport::Http).await.expect("a receiver listens");
+    let audit = Receiver::start(Transport::Http).await.expect("a receiver listens");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("c.yaml");
+    // The rules hold for both ends of a request to those ports.
+    let written = format!(
+        "port: [{cart}, {hidden}, {untraced}]\n\
+         capture: {{server: {{request_headers: [x-tenant]}}}}\n\
+         redact: {{paths: ['/users/{{who}}']}}\n\
+         attributes: [{{drop: [url.scheme], add: {{team: blue}}}}]\n\
+         export: {{otlp: {{endpoint: '{everything}'}}, destinations: [{{name: audit, endpoint: '{audit}'}}]}}\n\
+         targets:\n  \
+         - {{name: audited, service: [cart], port: {cart}, export: [audit]}}\n  \
+         - {{name: hidden, port: {hidden}, sampling: always_off}}\n  \
+         - {{name: nothing, port: {untraced}, export: []}}\n",
+        cart = cart.port,
+        hidden = hidden.port,
+        untraced = untraced.port,
+        everything = everything.endpoint().trim_end_matches("/v1/traces"),
+        audit = audit.endpoint().trim_end_matches("/v1/traces"),
+    );
+    fs::write(&file, written).expect("a file");
+    let agent = Agent::start(&["run", "--config", file.to_str().expect("a plain name")], &[]);
+    for service in [&hidden, &untraced, &cart] {
+        service.ask(&["-H", "X-Tenant: seven"]);
+    }
+    assert_eq!(agent.stop(), Some(0));
+    let spans = |of: &Receiver| {
+        let received = of.received();
+        received.iter().flat_map(|request| request.spans().cloned().collect::<Vec<_>>()).collect::<Vec<_>>()
+    };
+    // A call of curl's is under none of the rules, and goes everywhere.
+    let [client] = &spans(&everything)[..] else {
+        panic!("the client's span of one request: {:?}", spans(&everything))
+    };
+    let mut both = spans(&audit);
+    both.sort_by_key(|span| span.kind);
+    let [server, other] = &both[..] else { panic!("both ends of that request: {both:?}") };
+    assert_eq!((server.kind, client.kind, other), (SERVER, CLIENT, client));
+    assert_eq!(text(&server.attributes, "team").as_deref(), Some("blue"));
+    assert_eq!(text(&server.attributes, "url.path").as_deref(), Some("/users/REDACTED"));
+    assert_eq!(text(&server.attributes, "url.scheme"), None);
+    let tenant = format!("{:?}", server.attributes.iter().find(|known| known.key == "http.request.header.x-tenant"));
+    assert!(tenant.contains("seven"), "{tenant}");
+    let url = text(&client.attributes, "url.full").unwrap_or_default();
+    assert!(url.ends_with(&format!(":{}/users/REDACTED?x=1&sig=REDACTED", cart.port)), "{url}");
+}
+
 #[test]
 fn a_request_under_way_at_the_end_is_told_as_truncated() {
     if let Some(why) = cannot() {

@@ -695,7 +695,9 @@ fn golden_spans() -> Vec<ServiceSpan> {
             attributes,
             links,
             task: Task { pid: 4312, tid: 4313, identity: [0; 3] },
+            port: 8080,
         },
+        target: None,
     };
     let server_attributes = vec![
         Attribute::new(semconv::HTTP_REQUEST_METHOD, "GET"),
@@ -872,8 +874,9 @@ fn span_of_size(service: &Arc<Resource>, n: u64, bytes: usize) -> ServiceSpan {
         attributes: vec![Attribute::new(semconv::URL_PATH, "/".repeat(bytes))],
         links: Vec::new(),
         task: Task::default(),
+        port: 0,
     };
-    ServiceSpan { span, resource: Arc::clone(service) }
+    ServiceSpan { span, resource: Arc::clone(service), target: None }
 }
 
 fn json_line(spans: Vec<ServiceSpan>) -> String {

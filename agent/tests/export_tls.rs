@@ -225,6 +225,7 @@ fn span() -> ServiceSpan {
         attributes: Vec::new(),
         links: Vec::new(),
         task: Task::default(),
+        port: 0,
     };
-    ServiceSpan { span, resource: Arc::new(resource) }
+    ServiceSpan { span, resource: Arc::new(resource), target: None }
 }

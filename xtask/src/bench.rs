@@ -4,7 +4,6 @@
 //! In: the parts to measure. Out: a table of figures with their spread, and the same as JSON. A figure whose spread is
 //! too wide to carry it is withheld; nothing here judges whether a figure is good.
 
-mod agent;
 mod alternatives;
 mod budget;
 mod clock;

@@ -5,6 +5,7 @@
 //! logic of the agent and is no part of what users get.
 
 mod accuracy;
+mod agent;
 mod apt;
 mod backends;
 mod bench;
@@ -63,8 +64,12 @@ enum Command {
     Test {
         /// Run only tests whose name contains this; `backends [NAME…]` sends traces to real backends instead
         filter: Option<String>,
-        /// After `backends`: jaeger, collector, zipkin, tiers, configurations; all of them by default
+        /// After `backends`: collector, connectors, tiers, configurations, prometheus, zipkin (all of these by default),
+        /// jaeger, xray, vendors
         names: Vec<String>,
+        /// After `backends`: those as well that take a quarter of an hour to build
+        #[arg(long)]
+        all: bool,
         /// Leave out the test programs that load probes
         #[arg(long)]
         no_kernel: bool,
@@ -144,7 +149,7 @@ fn main() -> ExitCode {
         Command::Build { release } => build::build(build::Profile::new(release)).map(drop),
         Command::Run { args } => build::run(&args),
         Command::Demo => build::run(&["demo".to_owned()]),
-        Command::Test { filter: Some(filter), names, .. } if filter == "backends" => backends::test(&names),
+        Command::Test { filter: Some(filter), names, all, .. } if filter == "backends" => backends::test(&names, all),
         Command::Test { filter, no_kernel, .. } => test::test(filter.as_deref(), test::Scope::new(no_kernel)),
         Command::Accuracy { of: Accuracy::Capture { cases, json, release } } => {
             accuracy::capture(&cases, json.as_deref(), build::Profile::new(release))

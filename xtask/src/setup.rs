@@ -24,6 +24,8 @@ pub(crate) enum Purpose {
     Lint,
     /// Trace real services in tests.
     Services,
+    /// Hand traces to real backends.
+    Backends,
     /// Measure what the agent costs.
     Bench,
     /// Boot other kernels.
@@ -31,13 +33,13 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    const ALL: [Self; 5] = [Self::Build, Self::Lint, Self::Services, Self::Bench, Self::Vm];
+    const ALL: [Self; 6] = [Self::Build, Self::Lint, Self::Services, Self::Backends, Self::Bench, Self::Vm];
 
     fn label(self) -> &'static str {
         match self {
             Self::Build => "build",
             Self::Lint => "check",
-            Self::Services => "test",
+            Self::Services | Self::Backends => "test",
             Self::Bench => "bench",
             Self::Vm => "vm",
         }

@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    backends::{self, Outcome},
     command::{announce, cargo, is_root, root},
     ebpf,
     setup::{Purpose, ensure},
@@ -68,6 +69,7 @@ pub(crate) fn test(filter: Option<&str>, scope: Scope) -> Result<()> {
     if scope == Scope::All && filter.is_none() && is_root() {
         sum.add(&lowest_tier()?);
         sum.add(&other_kernels());
+        sum.add(&real_backends());
     }
     // Alone on its line, and last: what CI reads.
     println!("\n{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.ignored);
@@ -100,6 +102,17 @@ fn other_kernels() -> Sum {
         Ok(()) => Sum { passed: count, succeeded: true, ..Sum::default() },
         Err(error) => {
             println!("test: kernels {}: {error:#}", OTHER_KERNELS.join(", "));
+            Sum { failed: 1, ..Sum::default() }
+        }
+    }
+}
+
+/// Traces, metrics and configurations, by the programs that users send them to: those that are soon there.
+fn real_backends() -> Sum {
+    match backends::quick() {
+        Ok(Outcome { passed, failed, absent }) => Sum { passed, failed, ignored: absent, succeeded: failed == 0 },
+        Err(error) => {
+            println!("test: backends: {error:#}");
             Sum { failed: 1, ..Sum::default() }
         }
     }

@@ -236,7 +236,7 @@ fn enrich_routes(bencher: Bencher<'_, '_>) {
         (Routes::default(), spans)
     };
     bencher.counter(ItemsCount::new(EXCHANGES)).with_inputs(fresh).bench_values(|(mut routes, mut spans)| {
-        for ServiceSpan { span, resource } in &mut spans {
+        for ServiceSpan { span, resource, .. } in &mut spans {
             routes.name(span, &resource.service);
         }
         (routes, spans)

@@ -310,6 +310,7 @@ fn merge(base: &mut Node, layer: Node, shape: &Shape, path: &str, mistakes: &mut
 
 /// Takes out keys that are no settings below what is replaced as a whole; the values are judged by their types.
 fn check(node: &mut Node, shape: &Shape, path: &str, mistakes: &mut Vec<(Origin, Mistake)>) {
+    *node = node.clone().into_list(shape);
     match (shape, &mut node.value) {
         (Shape::List(shape), Value::List(items)) => {
             for (index, item) in items.iter_mut().enumerate() {

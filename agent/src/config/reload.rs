@@ -26,6 +26,8 @@ pub struct Change {
     pub disclosure: bool,
     /// What spans get or lose on their way out.
     pub edits: bool,
+    /// Who gets the spans of some processes.
+    pub targets: bool,
     /// What differs and stays as it was until the agent starts again.
     pub restart: Vec<&'static str>,
 }
@@ -50,6 +52,7 @@ impl Change {
             routes: old.output.routes != new.output.routes,
             disclosure: old.disclosure != new.disclosure,
             edits: old.output.edits != new.output.edits,
+            targets: old.output.target_exports != new.output.target_exports,
             restart: waits.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect(),
         }
     }
@@ -63,15 +66,23 @@ impl Change {
             ("routes", self.routes),
             ("capture and redact", self.disclosure),
             ("attributes", self.edits),
+            ("targets", self.targets),
         ];
         parts.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
     }
 
     /// Takes over into `old` what can be applied of `new`.
     pub fn apply(old: &mut Config, new: Config) {
-        let Config { selection, resource, disclosure, output: Output { sampling, routes, edits, .. }, .. } = new;
+        let Config {
+            selection,
+            resource,
+            disclosure,
+            output: Output { sampling, routes, edits, target_exports, .. },
+            ..
+        } = new;
         (old.selection, old.resource, old.disclosure) = (selection, resource, disclosure);
         (old.output.sampling, old.output.routes, old.output.edits) = (sampling, routes, edits);
+        old.output.target_exports = target_exports;
     }
 }
 

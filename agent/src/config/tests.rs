@@ -136,7 +136,7 @@ fn every_selector_has_a_twin_and_the_flag_beats_it() {
         Selection {
             pids: vec![7, 8],
             ports: vec![80],
-            executables: vec!["{a,b}*".into()],
+            patterns: Patterns { executables: vec!["{a,b}*".into()], ..Patterns::default() },
             excluded: vec!["x".into()],
             ..Selection::default()
         }
@@ -147,7 +147,7 @@ fn every_selector_has_a_twin_and_the_flag_beats_it() {
         Selection {
             pids: vec![1, 2, 3],
             ports: vec![8080],
-            executables: vec!["/usr/bin/*".into()],
+            patterns: Patterns { executables: vec!["/usr/bin/*".into()], ..Patterns::default() },
             excluded: vec!["x".into()],
             ..Selection::default()
         }
@@ -212,7 +212,7 @@ quiet:
     assert_eq!(warnings, [""; 0]);
     assert_eq!(config.selection.ports, [90, 91]);
     assert_eq!(config.selection.pids, [7], "one value is a list of one");
-    assert_eq!(config.selection.executables, ["java"]);
+    assert_eq!(config.selection.patterns.executables, ["java"]);
     assert_eq!(config.resource, [("deployment.environment.name".to_owned(), "staging".to_owned())]);
     let limits = &config.output.limits;
     assert_eq!((limits.delay, limits.queue_spans), (Duration::from_millis(400), 1000));
@@ -221,7 +221,7 @@ quiet:
     assert_eq!(destination.headers, [("x-tenant".to_owned(), "blue".to_owned())]);
 
     let (config, _) = run("spantap", &[("c.yaml", FILE), ("SPANTAP_CONFIG", "c.yaml")], PIPE);
-    assert_eq!(config.selection.executables, ["node", "python3"]);
+    assert_eq!(config.selection.patterns.executables, ["node", "python3"]);
     let (config, _) = run("spantap --config c.yaml", &[("c.yaml", "# nothing\n")], PIPE);
     assert!(config.selection.is_everything());
 }
@@ -350,6 +350,39 @@ fn the_reference_page_is_made_from_the_types() {
     }
     let page = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(page, schema::reference(), "stale: SPANTAP_UPDATE_PAGES=1 cargo test -p spantap --lib config");
+}
+
+#[test]
+fn kinds_of_processes_are_sampled_and_exported_by_rules_of_their_own() {
+    let text = "export: {destinations: [{name: audit, endpoint: 'http://a:4317'}]}\n\
+                targets:\n  - {name: batch, user: [cron], cgroup: '/batch/**', port: 80, sampling: {probability: 0.5}, export: [audit]}\n  \
+                - {name: probes, exe: [curl], trace: false}\n  - {name: quiet, service: [cart], export: []}\n";
+    let (config, warnings) = run("spantap --config c.yaml", &[("c.yaml", text)], PIPE);
+    assert_eq!(warnings, [""; 0]);
+    let [batch, probes, quiet] = &config.selection.targets[..] else { panic!("{:?}", config.selection) };
+    assert_eq!(
+        (&*batch.patterns.users, &*batch.patterns.cgroups),
+        (&["cron".to_owned()][..], &["/batch/**".to_owned()][..])
+    );
+    assert_eq!((&*batch.ports, batch.trace, probes.trace, quiet.trace), (&[80][..], true, false, true));
+    let strategies: Vec<_> = config.output.sampling.targets.keys().map(String::as_str).collect();
+    assert_eq!(strategies, ["batch"]);
+    let exports = [("batch".to_owned(), vec!["audit".to_owned()]), ("quiet".to_owned(), vec![])];
+    assert_eq!(config.output.target_exports, exports.into());
+    let text = "targets:\n  - {name: a, exe: ['[']}\n  - {name: a, port: 80, trace: false}\n  - name: b\n    sampling: {probability: 2}\n    \
+                export: [otlp, nowhere]\n  - {exe: [x]}\n  - {name: c, exes: [x]}\n";
+    let told = mistakes("spantap --config c.yaml", &[("c.yaml", text)]);
+    for expected in [
+        "c.yaml:2: targets[0].exe \"[\" is not a pattern",
+        "targets[1].name is \"a\" for the second time",
+        "c.yaml:3: targets[1].trace cannot be false for some ports",
+        "targets.b.sampling is a share from 0 to 1, not 2",
+        "c.yaml:6: targets[2].export names \"nowhere\", which is no destination",
+        "name",
+        "did you mean exe?",
+    ] {
+        assert!(told.contains(expected), "no {expected} in\n{told}");
+    }
 }
 
 #[test]

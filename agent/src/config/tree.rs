@@ -15,7 +15,7 @@ use super::leaf::{
     Text, Time, Way, When,
 };
 use crate::{
-    enrich::route,
+    enrich::{process::selector::Patterns, route, target},
     export::{Limits, SpanLimits, edit},
     ladder::Budget,
     metrics,
@@ -46,6 +46,8 @@ pub(super) struct Settings {
     pub(super) cgroup: Vec<Pattern>,
     /// Only processes of these users.
     pub(super) user: Vec<Pattern>,
+    /// Rules for kinds of processes that are treated differently. The first one that fits a request counts.
+    pub(super) targets: Vec<Target>,
     /// Print traces: `tree`, `text` (a line a request) or `json` (OTLP lines). Without it, and without anywhere to
     /// export to, it is tree on a terminal and text elsewhere.
     pub(super) print: Option<Style>,
@@ -83,6 +85,72 @@ pub(super) struct Settings {
     pub(super) redact: Redact,
     /// Attributes that spans get or lose on their way out. Every rule that fits is applied, in order.
     pub(super) attributes: Vec<edit::Rule>,
+}
+
+/// A kind of processes that is treated differently. Patterns of one kind are alternatives, different kinds must all hold.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Target {
+    /// What it is called in messages and numbers; no two have the same.
+    pub(super) name: Text,
+    /// As `service`.
+    #[serde(default)]
+    pub(super) service: Vec<Pattern>,
+    /// As `exe`.
+    #[serde(default)]
+    pub(super) exe: Vec<Pattern>,
+    /// As `command`.
+    #[serde(default)]
+    pub(super) command: Vec<Pattern>,
+    /// As `container`.
+    #[serde(default)]
+    pub(super) container: Vec<Pattern>,
+    /// As `cgroup`.
+    #[serde(default)]
+    pub(super) cgroup: Vec<Pattern>,
+    /// As `user`.
+    #[serde(default)]
+    pub(super) user: Vec<Pattern>,
+    /// Only requests to servers on these ports.
+    #[serde(default)]
+    pub(super) port: Vec<Port>,
+    /// Whether they are traced at all; nothing else that selects has to be said then.
+    pub(super) trace: Option<Flag>,
+    /// What becomes of traces that begin with them on this machine, unless one of `sampling.rules` fits.
+    pub(super) sampling: Option<sample::settings::Strategy>,
+    /// Only these destinations get their spans: `otlp`, `zipkin`, or names of `export.destinations`; `[]` is none of them.
+    pub(super) export: Option<Vec<Text>>,
+}
+
+impl Target {
+    /// Which processes and ports are meant.
+    pub(super) fn selects(&self) -> target::Target {
+        let globs = |patterns: &[Pattern]| patterns.iter().map(|Pattern(glob)| glob.clone()).collect();
+        target::Target {
+            name: self.name.0.clone(),
+            patterns: Patterns {
+                executables: globs(&self.exe),
+                services: globs(&self.service),
+                commands: globs(&self.command),
+                containers: globs(&self.container),
+                cgroups: globs(&self.cgroup),
+                users: globs(&self.user),
+            },
+            ports: self.port.iter().map(|Port(port)| *port).collect(),
+            trace: self.trace != Some(Flag(false)),
+        }
+    }
+
+    /// Its strategy, by its name.
+    pub(super) fn samples(&self) -> Option<(String, sample::settings::Strategy)> {
+        Some((self.name.0.clone(), self.sampling.clone()?))
+    }
+
+    /// Its destinations, by its name.
+    pub(super) fn exports(&self) -> Option<(String, Vec<String>)> {
+        let names = self.export.as_ref()?.iter().map(|name| name.0.clone()).collect();
+        Some((self.name.0.clone(), names))
+    }
 }
 
 /// What spantap itself may take of the machine.

@@ -8,6 +8,7 @@
 mod cgroup;
 mod command_line;
 pub(crate) mod declared;
+pub mod selector;
 mod service_name;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -17,7 +18,10 @@ use uuid::Uuid;
 
 use crate::{
     attribute::Attribute,
-    enrich::{HostFacts, Resource},
+    enrich::{
+        HostFacts, Resource,
+        target::{Candidates, Targets},
+    },
     process::{ProcessFacts, ProcessId, TICK_NS},
     table::Table,
     time::Timestamp,
@@ -35,6 +39,7 @@ pub struct Resources {
     entries: Table<u32, Entry>,
     /// Processes that ended, and when they may be forgotten; in the order of that time.
     ended: VecDeque<(Timestamp, ProcessId)>,
+    targets: Targets,
     counts: Counts,
 }
 
@@ -51,6 +56,7 @@ pub struct Counts {
 #[derive(Debug)]
 struct Entry {
     resource: Arc<Resource>,
+    candidates: Candidates,
     used: Timestamp,
     life: Life,
 }
@@ -95,6 +101,7 @@ impl Resources {
             common,
             entries: Table::default(),
             ended: VecDeque::new(),
+            targets: Targets::default(),
             counts: Counts::default(),
         }
     }
@@ -114,10 +121,22 @@ impl Resources {
         }
     }
 
+    /// Rules for kinds of processes, instead of those of an earlier call. Who is known already stays under those.
+    pub fn classify(&mut self, targets: Targets) {
+        self.targets = targets;
+    }
+
+    /// The rule that a request falls under, of the process `pid` and to a server on `port`.
+    pub fn target(&self, pid: u32, port: u16) -> Option<Arc<str>> {
+        let entry = self.entries.get(&pid)?;
+        self.targets.of_request(entry.candidates, port)
+    }
+
     /// Facts about a process: a new one, or one that executed another program.
     pub fn learn(&mut self, facts: &ProcessFacts, now: Timestamp) {
         let resource = Arc::new(self.describe(facts));
-        self.insert(facts.id.pid, Entry { resource, used: now, life: Life::Running }, now);
+        let candidates = self.targets.of_process(facts);
+        self.insert(facts.id.pid, Entry { resource, candidates, used: now, life: Life::Running }, now);
     }
 
     /// The process ended. It stays known for [`GRACE`], since spans come later than the events they are made of.
@@ -138,7 +157,8 @@ impl Resources {
         }
         let facts = ProcessFacts { id: ProcessId { pid, started: 0 }, ..ProcessFacts::default() };
         let resource = Arc::new(self.describe(&facts));
-        self.insert(pid, Entry { resource: Arc::clone(&resource), used: now, life: Life::Unknown }, now);
+        let candidates = self.targets.of_process(&facts);
+        self.insert(pid, Entry { resource: Arc::clone(&resource), candidates, used: now, life: Life::Unknown }, now);
         resource
     }
 

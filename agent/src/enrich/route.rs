@@ -396,6 +396,7 @@ mod tests {
             ],
             links: Vec::new(),
             task: Task::default(),
+            port: 0,
         };
         routes.name(&mut span, &"shop".into());
         span

@@ -69,7 +69,7 @@ impl Encoded {
     pub(super) fn new(spans: &[ServiceSpan], offset: WallOffset, limits: &SpanLimits) -> Self {
         let mut encoded =
             Self { spans: Vec::with_capacity(spans.len()), fields: Message::with_capacity(spans.len() * TYPICAL_SPAN) };
-        for ServiceSpan { span, resource } in spans {
+        for ServiceSpan { span, resource, .. } in spans {
             encoded.fields.long_message(field::scope_spans::SPANS, |out| span::write_span(span, offset, limits, out));
             let end = encoded.fields.len();
             encoded.spans.push(Owner { resource: Arc::clone(resource), protocol: span.protocol, end });
@@ -307,7 +307,8 @@ mod tests {
             attributes: Vec::new(),
             links: Vec::new(),
             task: Task::default(),
+            port: 0,
         };
-        ServiceSpan { span, resource }
+        ServiceSpan { span, resource, target: None }
     }
 }

@@ -107,9 +107,14 @@ mod tests {
                 .to_vec(),
             links: Vec::new(),
             task: Task::default(),
+            port: 0,
         };
         let process = ProcessId { pid: 1, started: 1 };
-        ServiceSpan { span, resource: Arc::new(Resource { process, service: "shop".into(), attributes: Vec::new() }) }
+        ServiceSpan {
+            span,
+            resource: Arc::new(Resource { process, service: "shop".into(), attributes: Vec::new() }),
+            target: None,
+        }
     }
 
     #[test]

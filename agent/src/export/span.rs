@@ -318,6 +318,7 @@ mod tests {
             attributes: Vec::new(),
             links: Vec::new(),
             task: Task::default(),
+            port: 0,
         }
     }
 }

@@ -88,13 +88,14 @@ fn watching(selection: &Selection) -> String {
     };
     part("pid", selection.pids.iter().map(ToString::to_string).collect());
     part("port", selection.ports.iter().map(ToString::to_string).collect());
-    part("executable", selection.executables.clone());
-    part("service", selection.services.clone());
-    part("command line", selection.commands.clone());
-    part("container", selection.containers.clone());
-    part("cgroup", selection.cgroups.clone());
-    part("user", selection.users.clone());
-    part("not", selection.excluded.clone());
+    part("executable", selection.patterns.executables.clone());
+    part("service", selection.patterns.services.clone());
+    part("command line", selection.patterns.commands.clone());
+    part("container", selection.patterns.containers.clone());
+    part("cgroup", selection.patterns.cgroups.clone());
+    part("user", selection.patterns.users.clone());
+    let untraced = selection.targets.iter().filter(|target| !target.trace).map(|target| target.name.clone());
+    part("not", selection.excluded.iter().cloned().chain(untraced).collect());
     format!("Watching {}.\n", parts.join("; "))
 }
 
@@ -287,6 +288,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{Bounds, Colour, Destination, Output, Print, Protocol},
+        enrich::process::selector::Patterns,
         kernel::hooks::TABLE,
     };
 
@@ -330,7 +332,7 @@ mod tests {
         assert_eq!(
             [lines[0], lines[1], lines[3], lines[4]],
             [
-                "spantap VERSION · kernel 6.18 · tier C (system calls' exits) · 5 probes live in 180 ms",
+                "spantap VERSION · kernel 6.18 · tier C (system calls' exits) · 6 probes live in 180 ms",
                 "No tier A (socket tracepoints): this kernel has no tracepoint sock_send_length.",
                 "Missing: this kernel has no tracepoint tcp_destroy_sock: the end of connections whose process never read \
                  their last bytes cannot be seen.",
@@ -353,17 +355,21 @@ mod tests {
     #[test]
     fn the_banner_says_what_is_watched_and_where_it_goes() {
         insta::assert_snapshot!(banner_of(&config()), @r"
-        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 11 probes live in 180 ms
+        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 12 probes live in 180 ms
         Watching all processes (narrow it down with --pid, --port or --exe).
         No collector configured: traces are printed here as they finish (export with --otlp http://HOST:4318).
         Ctrl-C stops.
         ");
         let mut config = config();
-        config.selection = Selection { pids: vec![7, 8], executables: vec!["node".into()], ..Selection::default() };
+        config.selection = Selection {
+            pids: vec![7, 8],
+            patterns: Patterns { executables: vec!["node".into()], ..Patterns::default() },
+            ..Selection::default()
+        };
         config.duration = Some(Duration::from_secs(30));
         config.output.destinations = vec![Destination::new("http://u:p@c:4318/v1/traces", Protocol::HttpProtobuf)];
         insta::assert_snapshot!(banner_of(&config), @r"
-        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 11 probes live in 180 ms
+        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 12 probes live in 180 ms
         Watching pid 7, 8; executable node.
         Exporting to http://c:4318/v1/traces (http/protobuf).
         Printing here as well.
@@ -375,7 +381,7 @@ mod tests {
         config.output = Output::default();
         config.record = Some("x.rec".into());
         insta::assert_snapshot!(banner_of(&config), @r"
-        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 11 probes live in 180 ms
+        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 12 probes live in 180 ms
         Watching pid 7, 8; executable node.
         Recording to x.rec; it holds heads of requests: keep it private.
         Stops after 30 s, or with Ctrl-C.

@@ -74,11 +74,13 @@ impl Sample {
             attributes,
             links: Vec::new(),
             task: Task::default(),
+            port: 0,
         };
         let process = ProcessId { pid: 1, started: 1 };
         Self(ServiceSpan {
             span,
             resource: Arc::new(Resource { process, service: service.into(), attributes: Vec::new() }),
+            target: None,
         })
     }
 

@@ -18,6 +18,8 @@ pub struct Books {
     pub in_flight: u64,
     /// What became of traces.
     pub sampling: sample::Counts,
+    /// Spans that no destination got because of the rule for their process.
+    pub withheld: u64,
     /// By destination: its name, what waits for it, how much may, and what it took.
     pub destinations: Vec<Destination>,
     /// How often something was counted in an overflow series, by metric.
@@ -93,6 +95,12 @@ pub fn families(books: &Books, since: Timestamp) -> Vec<Family> {
     page.single("spantap_sampling_spans_held", "Spans that wait for the end of their trace.", sampling.held);
     let early = [("overdue", sampling.overdue), ("crowded", sampling.crowded)];
     page.counts("spantap_sampling_early", "Traces that were decided about before their end.", "reason", early);
+
+    page.total(
+        "spantap_spans_withheld",
+        "Spans whose process is under a rule that names no destination.",
+        books.withheld,
+    );
 
     let of = |destination: &Destination| [("destination", Cow::Owned(destination.name.clone()))];
     let all = || books.destinations.iter();

@@ -49,7 +49,9 @@ fn span(kind: SpanKind, service: &str, id: u8, parent: Option<u8>, ms: u64, stat
             attributes,
             links: Vec::new(),
             task: Task::default(),
+            port: 0,
         },
+        target: None,
         resource: Arc::new(Resource {
             process: ProcessId { pid: service.len() as u32, started: 1 },
             service: service.into(),

@@ -43,6 +43,8 @@ pub(super) struct Entry<'a> {
     pub(super) status: Option<i64>,
     pub(super) port: Option<i64>,
     pub(super) failed: bool,
+    /// The rule for its process.
+    pub(super) target: Option<&'a str>,
     /// Captured headers and their values.
     pub(super) headers: Vec<(&'a str, &'a [Box<str>])>,
 }
@@ -61,6 +63,8 @@ pub(super) struct Verdict {
 pub enum By {
     /// A rule.
     Rule,
+    /// The rule for its process.
+    Target,
     /// The request asked for it.
     Asked,
     /// The caller's header.
@@ -75,12 +79,14 @@ pub enum By {
 
 impl By {
     /// All of them, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 6] = [Self::Rule, Self::Asked, Self::Caller, Self::Root, Self::Error, Self::Slow];
+    pub const ALL: [Self; 7] =
+        [Self::Rule, Self::Target, Self::Asked, Self::Caller, Self::Root, Self::Error, Self::Slow];
 
     /// The name in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Rule => "rule",
+            Self::Target => "target",
             Self::Asked => "asked",
             Self::Caller => "caller",
             Self::Root => "root",
@@ -109,7 +115,7 @@ pub(super) fn decide(
         (true, _) => (By::Error, true),
         (false, slow) => (By::Slow, slow),
     };
-    if !always || unwanted || (verdict.kept.is_none() && verdict.by == By::Rule && is_off(question, settings)) {
+    if !always || unwanted || (verdict.kept.is_none() && is_off(question, settings)) {
         return verdict;
     }
     // All traces of this kind are kept, those that the strategy would have kept among them: each stands for itself.
@@ -119,7 +125,7 @@ pub(super) fn decide(
 
 /// Whether a rule says that the trace is never exported.
 fn is_off(question: &Question<'_>, settings: &Settings) -> bool {
-    rule_of(question, settings).is_some_and(|rule| rule.strategy == Strategy::AlwaysOff)
+    rule_of(question, settings).is_some_and(|(strategy, _)| *strategy == Strategy::AlwaysOff)
 }
 
 fn decide_by_caller_and_strategy(
@@ -130,11 +136,9 @@ fn decide_by_caller_and_strategy(
     now: Timestamp,
 ) -> Verdict {
     let rule = rule_of(question, settings);
-    match rule.map(|rule| &rule.strategy) {
-        Some(Strategy::AlwaysOff) => return Verdict { kept: None, by: By::Rule },
-        Some(Strategy::AlwaysOn) => {
-            return Verdict { kept: Some(Claim::Threshold(Threshold::ALWAYS)), by: By::Rule };
-        }
+    match rule {
+        Some((Strategy::AlwaysOff, by)) => return Verdict { kept: None, by },
+        Some((Strategy::AlwaysOn, by)) => return Verdict { kept: Some(Claim::Threshold(Threshold::ALWAYS)), by },
         _ => {}
     }
     if settings.keep.asked && question.asked {
@@ -145,7 +149,7 @@ fn decide_by_caller_and_strategy(
     {
         return Verdict { kept: by_caller(question, sampled, settings), by: By::Caller };
     }
-    let (strategy, by) = rule.map_or((&settings.root, By::Root), |rule| (&rule.strategy, By::Rule));
+    let (strategy, by) = rule.unwrap_or((&settings.root, By::Root));
     let key = &question.entry.key;
     let threshold = match strategy {
         Strategy::AlwaysOn => Threshold::ALWAYS,
@@ -205,8 +209,11 @@ pub(super) fn threshold_of(delegate: Delegate) -> Threshold {
     }
 }
 
-fn rule_of<'s>(question: &Question<'_>, settings: &'s Settings) -> Option<&'s Rule> {
-    settings.rules.iter().find(|rule| matches(rule, &question.entry))
+/// What replaces the root: the first rule that matches, else what is said of the process.
+fn rule_of<'s>(question: &Question<'_>, settings: &'s Settings) -> Option<(&'s Strategy, By)> {
+    let rule = settings.rules.iter().find(|rule| matches(rule, &question.entry));
+    let of_process = || Some((settings.targets.get(question.entry.target?)?, By::Target));
+    rule.map(|rule| (&rule.strategy, By::Rule)).or_else(of_process)
 }
 
 fn matches(rule: &Rule, entry: &Entry<'_>) -> bool {
@@ -264,6 +271,7 @@ mod tests {
                 status: Some(503),
                 port: Some(8080),
                 failed: true,
+                target: None,
                 headers: Vec::new(),
             },
             spans: 1,
@@ -363,6 +371,32 @@ mod tests {
         let first = Rule { strategy: Strategy::Probability(HALF), ..Rule::default() };
         let settings = Settings { rules: vec![first, rule(|_| ())], ..Settings::default() };
         assert_eq!(verdict(&asked, &settings), "0.5 by rule");
+    }
+
+    #[test]
+    fn what_is_said_of_a_process_replaces_the_root_where_no_rule_does() {
+        let targets = |strategy| [("batch".to_owned(), strategy)].into();
+        let mut asked = question(None, None);
+        let strategies = [Strategy::AlwaysOff, Strategy::AlwaysOn, Strategy::Probability(0.0)];
+        let kept = |question: &Question<'_>, settings: &Settings| {
+            let (remote, mut rates) = (Strategies::default(), Rates::new(1));
+            let verdict = decide(question, settings, &remote, &mut rates, Timestamp::default());
+            (verdict.kept.is_some(), verdict.by)
+        };
+        for (strategy, expected) in strategies.into_iter().zip([false, true, false]) {
+            let settings = Settings { targets: targets(strategy), ..Settings::default() };
+            asked.entry.target = Some("batch");
+            assert_eq!(kept(&asked, &settings), (expected, By::Target));
+            asked.entry.target = Some("another");
+            assert_eq!(kept(&asked, &settings), (true, By::Root));
+        }
+        let settings = Settings {
+            targets: targets(Strategy::AlwaysOff),
+            rules: vec![serde_json::from_str(r#"{"strategy": "always_on"}"#).expect("a rule")],
+            ..Settings::default()
+        };
+        asked.entry.target = Some("batch");
+        assert_eq!(kept(&asked, &settings), (true, By::Rule), "a rule says more");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! In: values from the configuration file, or the two variables of the OpenTelemetry specification. Out: [`Settings`].
 //! It reads no environment and decides about no span.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +32,10 @@ pub struct Settings {
     pub keep: Keep,
     /// How long spans wait for the end of their trace, where its end matters.
     pub hold: Hold,
+    /// What replaces `root` for traces whose first span on this machine falls under a rule for its process, by that rule's
+    /// name, where none of `rules` matches. It is written with those rules, under `targets`.
+    #[serde(skip)]
+    pub targets: BTreeMap<String, Strategy>,
 }
 
 /// Decides about traces that begin here.
@@ -154,6 +160,7 @@ impl Default for Settings {
             rules: Vec::new(),
             keep: Keep::default(),
             hold: Hold::default(),
+            targets: BTreeMap::new(),
         }
     }
 }
@@ -222,6 +229,12 @@ impl Settings {
             }
             if rule.status.as_deref().is_some_and(|status| Status::parse(status).is_none()) {
                 mistakes.push(format!("sampling.rules[{index}].status is a code (404), a class (5xx) or `error`"));
+            }
+        }
+        for (name, strategy) in &self.targets {
+            check_strategy(&format!("targets.{name}.sampling"), strategy, &mut mistakes);
+            if let Strategy::Adaptive(_) | Strategy::JaegerRemote(_) = strategy {
+                mistakes.push(format!("targets.{name}.sampling: adaptive and jaeger_remote can only be `root`"));
             }
         }
         for (name, delegate) in [

@@ -76,7 +76,9 @@ fn span(trace: u8, id: u8) -> ServiceSpan {
             attributes: Vec::new(),
             links: Vec::new(),
             task: Task::default(),
+            port: 0,
         },
+        target: None,
         resource: Arc::new(Resource { process: ProcessId::default(), service: "cart".into(), attributes: Vec::new() }),
     }
 }

@@ -6,20 +6,23 @@
 
 use std::{collections::HashSet, fmt};
 
-use globset::{Glob, GlobBuilder, GlobMatcher};
 use spantap_common::{abi::MAX_PROCESSES, settings::Verdict};
 
-use crate::{config::Selection, enrich::process, process::ProcessFacts};
+use crate::{
+    config::Selection,
+    enrich::process::selector::{Executable, Selector, executables, list},
+    process::ProcessFacts,
+};
 
 /// The user's selection, ready to be asked.
 #[derive(Debug)]
 pub struct Judge {
     pids: Vec<u32>,
     ports: Vec<u16>,
-    executables: Vec<Pattern>,
-    excluded: Vec<Pattern>,
-    /// Kinds of selectors that were used, each with its patterns: one of them must match.
-    others: Vec<(Fact, Vec<GlobMatcher>)>,
+    selector: Selector,
+    excluded: Vec<Executable>,
+    /// Rules for kinds of processes, and whether those are traced: the first one that matches says so.
+    targets: Vec<(Selector, bool)>,
     /// The named processes and their descendants that are alive. Law: at most [`MAX_PROCESSES`].
     family: HashSet<u32>,
 }
@@ -27,13 +30,16 @@ pub struct Judge {
 impl Judge {
     /// A judge by `selection`. Fails with the first glob that is none.
     pub fn new(selection: &Selection) -> Result<Self, globset::Error> {
-        let compile = |globs: &[String]| globs.iter().map(|glob| Pattern::new(glob)).collect::<Result<Vec<_>, _>>();
+        // A rule for some ports of a process says nothing about all of it.
+        let targets = selection.targets.iter().filter(|target| target.ports.is_empty());
         Ok(Self {
             pids: selection.pids.clone(),
             ports: selection.ports.clone(),
-            executables: compile(&selection.executables)?,
-            excluded: compile(&selection.excluded)?,
-            others: others(selection)?,
+            selector: Selector::new(&selection.patterns)?,
+            excluded: executables(&selection.excluded)?,
+            targets: targets
+                .map(|target| Ok((Selector::new(&target.patterns)?, target.trace)))
+                .collect::<Result<_, _>>()?,
             family: selection.pids.iter().copied().collect(),
         })
     }
@@ -41,15 +47,16 @@ impl Judge {
     /// Whether verdicts depend on the process at all. If not, every process is a target and nobody has to be asked,
     /// neither now nor for the processes that run already.
     pub fn selects_processes(&self) -> bool {
-        !(self.pids.is_empty() && self.executables.is_empty() && self.excluded.is_empty() && self.others.is_empty())
+        !(self.pids.is_empty() && self.selector.is_everybody() && self.excluded.is_empty())
+            || self.targets.iter().any(|(_, trace)| !trace)
     }
 
     /// Whether the process is traced. Selecting a process selects its descendants: servers serve in the workers that
     /// they fork, before the agent starts and after.
     pub fn judge(&mut self, facts: &ProcessFacts) -> Verdict {
         let selected = self.in_family(facts)
-            && (self.executables.is_empty() || self.executables.iter().any(|pattern| pattern.matches(facts)))
-            && self.others.iter().all(|(fact, globs)| fact.is_among(globs, facts))
+            && self.selector.matches(facts)
+            && self.targets.iter().find(|(selector, _)| selector.matches(facts)).is_none_or(|(_, trace)| *trace)
             && !self.excluded.iter().any(|pattern| pattern.matches(facts));
         if selected { Verdict::Target } else { Verdict::Ignored }
     }
@@ -79,13 +86,7 @@ impl fmt::Display for Judge {
         if !self.pids.is_empty() {
             clauses.push(format!("process {} with descendants", list(&self.pids)));
         }
-        if !self.executables.is_empty() {
-            clauses.push(format!("executable {}", list(&self.executables)));
-        }
-        for (fact, globs) in &self.others {
-            let globs: Vec<_> = globs.iter().map(GlobMatcher::glob).collect();
-            clauses.push(format!("{} {}", fact.name(), list(&globs)));
-        }
+        clauses.extend(self.selector.clauses());
         if !self.ports.is_empty() {
             clauses.push(format!("port {}", list(&self.ports)));
         }
@@ -96,111 +97,20 @@ impl fmt::Display for Judge {
         if !self.excluded.is_empty() {
             write!(f, ", except executable {}", list(&self.excluded))?;
         }
+        for (selector, _) in self.targets.iter().filter(|(_, trace)| !trace) {
+            write!(f, ", except {}", selector.clauses().join(" with "))?;
+        }
         Ok(())
-    }
-}
-
-fn list(items: &[impl fmt::Display]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
-}
-
-/// What else a process can be selected by.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Fact {
-    Service,
-    Command,
-    Container,
-    Cgroup,
-    User,
-}
-
-impl Fact {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Service => "service",
-            Self::Command => "command line",
-            Self::Container => "container",
-            Self::Cgroup => "cgroup",
-            Self::User => "user",
-        }
-    }
-
-    /// Whether what is known of the process matches one of `globs`. What is not known matches none.
-    fn is_among(self, globs: &[GlobMatcher], facts: &ProcessFacts) -> bool {
-        let matches = |text: &str| globs.iter().any(|glob| glob.is_match(text));
-        match self {
-            Self::Service => matches(&process::service(facts)),
-            Self::Command => matches(&facts.arguments.join(" ")),
-            Self::Container => process::container(facts).is_some_and(matches),
-            Self::Cgroup => matches(&facts.cgroup),
-            Self::User => facts.owner.as_deref().is_some_and(matches),
-        }
-    }
-}
-
-fn others(selection: &Selection) -> Result<Vec<(Fact, Vec<GlobMatcher>)>, globset::Error> {
-    let Selection { services, commands, containers, cgroups, users, .. } = selection;
-    let mut kinds = Vec::new();
-    for (fact, globs) in [
-        (Fact::Service, services),
-        (Fact::Command, commands),
-        (Fact::Container, containers),
-        (Fact::Cgroup, cgroups),
-        (Fact::User, users),
-    ] {
-        // In a path `*` stays within one part of it; the others are texts, whatever they contain.
-        let compile = |glob: &String| {
-            let built = GlobBuilder::new(glob).literal_separator(fact == Fact::Cgroup).build();
-            built.map(|glob| glob.compile_matcher())
-        };
-        if !globs.is_empty() {
-            kinds.push((fact, globs.iter().map(compile).collect::<Result<_, _>>()?));
-        }
-    }
-    Ok(kinds)
-}
-
-/// A glob over the executable's path, or over its file name when there is no slash in the glob. As in a shell, `*` stays
-/// within one folder and `**/` crosses any number of them.
-#[derive(Debug)]
-struct Pattern {
-    glob: GlobMatcher,
-    over: Over,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Over {
-    Path,
-    FileName,
-}
-
-impl Pattern {
-    fn new(glob: &str) -> Result<Self, globset::Error> {
-        let over = if glob.contains('/') { Over::Path } else { Over::FileName };
-        let glob: Glob = GlobBuilder::new(glob).literal_separator(true).build()?;
-        Ok(Self { glob: glob.compile_matcher(), over })
-    }
-
-    fn matches(&self, facts: &ProcessFacts) -> bool {
-        match self.over {
-            Over::Path => self.glob.is_match(&facts.executable),
-            // The command stands in where the executable is unreadable: it begins as the file's name.
-            Over::FileName if facts.executable.is_empty() => self.glob.is_match(&facts.command),
-            Over::FileName => self.glob.is_match(facts.executable.rsplit('/').next().unwrap_or_default()),
-        }
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.glob.glob().glob())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::ProcessId;
+    use crate::{
+        enrich::{process::selector::Patterns, target::Target},
+        process::ProcessId,
+    };
 
     fn process(pid: u32, parent: u32, executable: &str) -> ProcessFacts {
         ProcessFacts {
@@ -214,6 +124,34 @@ mod tests {
 
     fn globs(list: &[&str]) -> Vec<String> {
         list.iter().map(ToString::to_string).collect()
+    }
+
+    fn of_executables(globs_: &[&str]) -> Selection {
+        let patterns = Patterns { executables: globs(globs_), ..Patterns::default() };
+        Selection { patterns, ..Selection::default() }
+    }
+
+    #[test]
+    fn the_first_rule_for_a_process_says_whether_it_is_traced() {
+        let rule = |executable: &str, ports: &[u16], trace| Target {
+            name: executable.to_owned(),
+            patterns: Patterns { executables: globs(&[executable]), ..Patterns::default() },
+            ports: ports.to_vec(),
+            trace,
+        };
+        for (targets, path, target) in [
+            (vec![rule("node", &[], false)], "/usr/bin/node", false),
+            (vec![rule("node", &[], false)], "/usr/bin/java", true),
+            (vec![rule("node", &[], true), rule("*", &[], false)], "/usr/bin/node", true),
+            (vec![rule("node", &[], true), rule("*", &[], false)], "/usr/bin/java", false),
+            // Some of its connections are under a rule of their own, and nothing is said about the others.
+            (vec![rule("node", &[80], true), rule("node", &[], false)], "/usr/bin/node", false),
+        ] {
+            let mut judge = Judge::new(&Selection { targets, ..Selection::default() }).expect("globs");
+            let expected = if target { Verdict::Target } else { Verdict::Ignored };
+            assert_eq!(judge.judge(&process(7, 1, path)), expected, "{judge}: {path}");
+            assert!(judge.selects_processes());
+        }
     }
 
     #[test]
@@ -235,8 +173,7 @@ mod tests {
             (&["node"], &["/opt/**"], "/opt/shop/bin/node", false),
             (&["node"], &["node"], "/usr/bin/node", false),
         ] {
-            let selection =
-                Selection { executables: globs(executables), excluded: globs(excluded), ..Selection::default() };
+            let selection = Selection { excluded: globs(excluded), ..of_executables(executables) };
             let verdict = Judge::new(&selection).expect("globs").judge(&process(7, 1, path));
             let expected = if target { Verdict::Target } else { Verdict::Ignored };
             assert_eq!(verdict, expected, "{executables:?} without {excluded:?}: {path}");
@@ -267,7 +204,7 @@ mod tests {
 
     #[test]
     fn kinds_of_selectors_must_all_hold() {
-        let selection = Selection { pids: vec![10], executables: globs(&["node"]), ..Selection::default() };
+        let selection = Selection { pids: vec![10], ..of_executables(&["node"]) };
         let mut judge = Judge::new(&selection).expect("globs");
         assert_eq!(judge.judge(&process(10, 1, "/bin/sh")), Verdict::Ignored);
         assert_eq!(judge.judge(&process(11, 10, "/usr/bin/node")), Verdict::Target, "its child may still be wanted");
@@ -288,7 +225,7 @@ mod tests {
             (Selection::default(), false),
             (Selection { ports: vec![80], ..Selection::default() }, false),
             (Selection { pids: vec![1], ..Selection::default() }, true),
-            (Selection { executables: globs(&["a"]), ..Selection::default() }, true),
+            (of_executables(&["a"]), true),
             (Selection { excluded: globs(&["a"]), ..Selection::default() }, true),
         ] {
             assert_eq!(Judge::new(&selection).expect("globs").selects_processes(), asked, "{selection:?}");
@@ -300,10 +237,7 @@ mod tests {
         for (selection, line) in [
             (Selection::default(), "every process"),
             (Selection { pids: vec![10, 12], ..Selection::default() }, "process 10 or 12 with descendants"),
-            (
-                Selection { ports: vec![80, 443], executables: globs(&["node"]), ..Selection::default() },
-                "executable node, port 80 or 443",
-            ),
+            (Selection { ports: vec![80, 443], ..of_executables(&["node"]) }, "executable node, port 80 or 443"),
             (
                 Selection { excluded: globs(&["curl", "/opt/**"]), ..Selection::default() },
                 "every process, except executable curl or /opt/**",
@@ -315,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_glob_that_is_none_is_refused_with_its_text() {
-        let error = Judge::new(&Selection { executables: globs(&["a[b"]), ..Selection::default() }).expect_err("a[b");
+        let error = Judge::new(&of_executables(&["a[b"])).expect_err("a[b");
         assert_eq!(error.glob(), Some("a[b"));
     }
 }

@@ -530,6 +530,7 @@ impl Tracer {
             attributes,
             links: links(mem::take(&mut node.request.passed)),
             task: node.request.first.task,
+            port: node.join.server.port,
         });
         let still_sought = node.kind == SpanKind::Client && self.clients.get(&node.join) == Some(&id);
         if still_sought {

@@ -275,7 +275,7 @@ impl Stage {
     }
 
     fn render(&self, of: &ServiceSpan) -> String {
-        let ServiceSpan { span, resource } = of;
+        let ServiceSpan { span, resource, .. } = of;
         let text = |key: &str| {
             span.attributes.iter().find(|attribute| attribute.key == key).map(|attribute| attribute.value.to_string())
         };

@@ -4,13 +4,16 @@
 //! In: OTLP JSON, from the agent, a collector's file or Jaeger's API, or Zipkin's JSON. Out: the same neutral facts from
 //! each, and the first difference in words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 use serde_json::Value;
 
 /// Trace id and span id, in hexadecimal.
 pub(super) type Key = (String, String);
+
+/// The spans of somebody.
+pub(super) type Spans = BTreeMap<Key, Seen>;
 
 /// What is told of a span.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -25,9 +28,19 @@ impl Seen {
         self.facts.get("status").is_some_and(|status| status == "2")
     }
 
-    /// How long it took.
-    pub(super) fn lasts_ms(&self) -> u64 {
-        self.number("end").saturating_sub(self.number("start")) / 1_000_000
+    /// When it began, in nanoseconds.
+    pub(super) fn start(&self) -> u64 {
+        self.number("start")
+    }
+
+    /// When it ended.
+    pub(super) fn end(&self) -> u64 {
+        self.number("end")
+    }
+
+    /// A fact by its key, or nothing.
+    pub(super) fn fact(&self, key: &str) -> &str {
+        self.facts.get(key).map_or("", String::as_str)
     }
 
     fn number(&self, fact: &str) -> u64 {
@@ -48,7 +61,8 @@ impl Seen {
         let mut facts = BTreeMap::new();
         for (key, value) in &self.facts {
             let (key, value) = match key.as_str() {
-                "name" | "resource.service.name" => (key.clone(), value.to_lowercase()),
+                "name" => (key.clone(), value.to_lowercase()),
+                "resource.service.name" => ("service.name".to_owned(), value.to_lowercase()),
                 "kind" => (key.clone(), if value == "3" { "CLIENT" } else { "SERVER" }.to_owned()),
                 "start" => (key.clone(), (start / 1_000).to_string()),
                 "end" => ("duration".to_owned(), (end - start).div_ceil(1_000).max(1).to_string()),
@@ -67,8 +81,26 @@ impl Seen {
     }
 }
 
+/// What is printed, as it is exported: the sampler, which stands between the two, keeps everything by default and says so
+/// with a threshold of 0 (<https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/>) where the
+/// trace begins here. Of one that came with a header nobody knows the probability.
+pub(super) fn as_exported(mut printed: Spans) -> Spans {
+    let is_known = |(trace, span): &Key, spans: &Spans| spans.contains_key(&(trace.clone(), span.clone()));
+    let is_remote = |((trace, _), seen): (&Key, &Seen)| {
+        let parent = seen.facts.get("parent")?;
+        (!is_known(&(trace.clone(), parent.clone()), &printed)).then(|| trace.clone())
+    };
+    let remote: BTreeSet<String> = printed.iter().filter_map(is_remote).collect();
+    for ((trace, _), seen) in &mut printed {
+        if !remote.contains(trace) {
+            seen.facts.entry("state".to_owned()).or_insert_with(|| "ot=th:0".to_owned());
+        }
+    }
+    printed
+}
+
 /// The spans of a message of OTLP in JSON.
-pub(super) fn otlp(message: &Value) -> BTreeMap<Key, Seen> {
+pub(super) fn otlp(message: &Value) -> Spans {
     let mut all = BTreeMap::new();
     for resource in list(&message["resourceSpans"]) {
         for scope in list(&resource["scopeSpans"]) {
@@ -93,7 +125,9 @@ pub(super) fn otlp(message: &Value) -> BTreeMap<Key, Seen> {
                 fact("status", text(&span["status"]["code"]).replace('0', ""));
                 fact("scope", text(&scope["scope"]["name"]));
                 fact("scope.version", text(&scope["scope"]["version"]));
-                for attribute in list(&span["attributes"]) {
+                // Jaeger writes remarks of its own beside them, such as that it does not have a parent.
+                let own = |attribute: &&Value| !text(&attribute["key"]).starts_with("@jaeger@");
+                for attribute in list(&span["attributes"]).iter().filter(own) {
                     fact(&text(&attribute["key"]), any(&attribute["value"]));
                 }
                 for attribute in list(&resource["resource"]["attributes"]) {
@@ -107,7 +141,7 @@ pub(super) fn otlp(message: &Value) -> BTreeMap<Key, Seen> {
 }
 
 /// The spans of a list of Zipkin's traces.
-pub(super) fn zipkin(traces: &Value) -> BTreeMap<Key, Seen> {
+pub(super) fn zipkin(traces: &Value) -> Spans {
     let mut all = BTreeMap::new();
     for span in list(traces).iter().flat_map(list) {
         let mut facts = BTreeMap::new();
@@ -133,7 +167,7 @@ pub(super) fn zipkin(traces: &Value) -> BTreeMap<Key, Seen> {
 }
 
 /// Whether both tell the same.
-pub(super) fn same(own: &BTreeMap<Key, Seen>, other: &BTreeMap<Key, Seen>) -> Result<()> {
+pub(super) fn same(own: &Spans, other: &Spans) -> Result<()> {
     for (key, seen) in own {
         match other.get(key) {
             None => bail!("span {key:?} is missing"),
@@ -147,12 +181,13 @@ pub(super) fn same(own: &BTreeMap<Key, Seen>, other: &BTreeMap<Key, Seen>) -> Re
     }
 }
 
-fn list(value: &Value) -> &[Value] {
+/// The items of a list.
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// A text, or a number as one: 64-bit integers are texts in protobuf's JSON, and may be numbers.
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),

@@ -2,7 +2,8 @@
 //! Where the backends come from.
 //!
 //! In: nothing. Out: each one's program under `target/backends/bin`, made the first time it is asked for: Jaeger and the
-//! collector from Go's module proxy, checked against its checksum database, Zipkin from Maven's repository.
+//! collectors from Go's module proxy, checked against its checksum database, Zipkin from Maven's repository. What lies
+//! there without a recipe beside it was put there by hand, and is taken as it is.
 
 use std::{
     fs,
@@ -16,7 +17,7 @@ use crate::command::{answer, find, root, run};
 
 /// Jaeger 2.13.0. Its tags of version 2 are no versions of Go's; 1.76.0 is the same commit.
 pub(super) fn jaeger() -> Result<PathBuf> {
-    made("jaeger", |folder, program| {
+    made("jaeger", JAEGER, |folder, program| {
         fs::write(folder.join("go.mod"), JAEGER)?;
         // Its sums go with it: whoever requires a module of this size would have to collect them anew.
         let module = ["mod", "download", "-json", "github.com/jaegertracing/jaeger@v1.76.0"];
@@ -31,12 +32,26 @@ pub(super) fn jaeger() -> Result<PathBuf> {
 
 /// The OpenTelemetry Collector 0.158.0, with the components of `collector-manifest.yaml`.
 pub(super) fn collector() -> Result<PathBuf> {
-    made("otelcol", |folder, program| {
-        fs::write(folder.join("manifest.yaml"), include_str!("collector-manifest.yaml"))?;
-        let builder = "go.opentelemetry.io/collector/cmd/builder@v0.158.0";
-        run(go(folder)?.env("GOBIN", folder).args(["install", "-ldflags", "-s -w", builder]))?;
-        let make = Command::new(folder.join("builder"));
-        let mut make = environment(make);
+    otelcol("otelcol", "0.158.0", include_str!("collector-manifest.yaml"))
+}
+
+/// The same release with vendors' exporters, and nothing else: `vendors-manifest.yaml`.
+pub(super) fn vendors() -> Result<PathBuf> {
+    otelcol("otelcol-vendors", "0.158.0", include_str!("vendors-manifest.yaml"))
+}
+
+/// Another release with X-Ray's exporter, some of whose modules of 0.158.0 cannot be had: `xray-manifest.yaml`.
+pub(super) fn xray() -> Result<PathBuf> {
+    otelcol("otelcol-xray", "0.159.0", include_str!("xray-manifest.yaml"))
+}
+
+/// A collector by its own builder.
+fn otelcol(name: &str, release: &str, manifest: &str) -> Result<PathBuf> {
+    made(name, manifest, |folder, program| {
+        fs::write(folder.join("manifest.yaml"), manifest)?;
+        let builder = format!("go.opentelemetry.io/collector/cmd/builder@v{release}");
+        run(go(folder)?.env("GOBIN", folder).args(["install", "-ldflags", "-s -w", &builder]))?;
+        let mut make = environment(Command::new(folder.join("builder")));
         run(make.current_dir(folder).args(["--config", "manifest.yaml", "--skip-compilation"]))?;
         run(go(&folder.join("build"))?.args(["build", "-ldflags", "-s -w", "-o"]).arg(program).arg("."))
     })
@@ -47,14 +62,14 @@ pub(super) fn zipkin() -> Result<PathBuf> {
     if find("java").is_none() {
         bail!("Zipkin needs Java 17: apt-get install openjdk-17-jre-headless");
     }
-    made("zipkin.jar", |folder, program| {
+    made("zipkin.jar", ZIPKIN, |folder, program| {
         let maven = find("mvn").context("Zipkin is fetched with Maven: apt-get install maven")?;
         let mut get = Command::new(maven);
         get.current_dir(folder).args([
             "-q",
             "-B",
             "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy",
-            "-Dartifact=io.zipkin:zipkin-server:3.6.1:jar:exec",
+            ZIPKIN,
             "-Dmdep.stripVersion=true",
         ]);
         run(get.arg(format!("-DoutputDirectory={}", folder.display())))?;
@@ -62,17 +77,18 @@ pub(super) fn zipkin() -> Result<PathBuf> {
     })
 }
 
-/// The program `name`, made by `make` in a folder of its own if it is not there.
-fn made(name: &str, make: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<PathBuf> {
+/// The program `name`, made by `make` in a folder of its own, unless the one that is there was made by the same `recipe`.
+fn made(name: &str, recipe: &str, make: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<PathBuf> {
     let all = root().join("target/backends");
-    let program = all.join("bin").join(name);
-    if !program.exists() {
+    let (program, made_by) = (all.join("bin").join(name), all.join("bin").join(format!("{name}.recipe")));
+    if !program.exists() || fs::read_to_string(&made_by).is_ok_and(|known| known != recipe) {
         let folder = all.join("work").join(name);
         fs::create_dir_all(&folder)?;
         fs::create_dir_all(all.join("bin"))?;
         // Half a program is none.
         let unfinished = all.join("bin").join(format!("{name}.new"));
         make(&folder, &unfinished).with_context(|| format!("make {name}"))?;
+        fs::write(&made_by, recipe)?;
         fs::rename(&unfinished, &program)?;
     }
     Ok(program)
@@ -90,6 +106,8 @@ fn environment(mut command: Command) -> Command {
     command.envs([("CGO_ENABLED", "0"), ("GOFLAGS", "-trimpath -buildvcs=false")]);
     command
 }
+
+const ZIPKIN: &str = "-Dartifact=io.zipkin:zipkin-server:3.6.1:jar:exec";
 
 const JAEGER: &str = "\
 module jaegerbuild

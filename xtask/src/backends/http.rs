@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Asking a server on this machine.
 //!
-//! In: a port and a path. Out: the JSON that is there. HTTP/1.0, so that the answer ends with the connection.
+//! In: a port and a path. Out: the text or JSON that is there. HTTP/1.0, so that the answer ends with the connection.
 
 use std::{
     io::{Read as _, Write as _},
@@ -14,9 +14,14 @@ use serde_json::Value;
 
 /// The JSON at `path`; null where the answer is none.
 pub(super) fn get(port: u16, path: &str) -> Result<Value> {
+    Ok(serde_json::from_str(&text(port, path)?).unwrap_or_default())
+}
+
+/// The text at `path`.
+pub(super) fn text(port: u16, path: &str) -> Result<String> {
     let mut stream = connect(port)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: */*\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let text = String::from_utf8_lossy(&answer);
@@ -24,7 +29,7 @@ pub(super) fn get(port: u16, path: &str) -> Result<Value> {
     if !head.split(' ').nth(1).is_some_and(|status| status.starts_with('2')) {
         bail!("{path}: {}", head.lines().next().unwrap_or_default());
     }
-    Ok(serde_json::from_str(body).unwrap_or_default())
+    Ok(body.to_owned())
 }
 
 /// Whether somebody listens.

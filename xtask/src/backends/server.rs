@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 /// A running backend.
 #[derive(Debug)]
@@ -42,9 +42,16 @@ impl Drop for Server {
     }
 }
 
-/// A port that nobody listens on.
-pub(super) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// Ports that nobody listens on, each another one.
+pub(super) fn ports<const N: usize>() -> Result<[u16; N]> {
+    // All are held until all are known.
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0"));
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        let listener = listener.as_ref().map_err(|error| anyhow!("find a free port: {error}"))?;
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
 }
 
 /// Waits until `condition` holds, which has no event of its own. What it says while it does not is told at the deadline.

@@ -19,13 +19,13 @@ use anyhow::Result;
 
 use super::{
     Bench,
-    agent::{Agent, Output},
     figure::{Report, quantile},
     load::saturate,
     nginx::Nginx,
     process,
     sink::Sink,
 };
+use crate::agent::{Agent, Output};
 use language::{Language, Service};
 
 /// The part `alternatives`.

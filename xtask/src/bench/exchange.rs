@@ -17,13 +17,13 @@ use rustix::{fs::sendfile, process::getppid};
 
 use super::{
     Bench,
-    agent::{Agent, Output},
     clock::thread_cpu,
     figure::{Report, quantile},
     floor::{self, Does, Floor},
     pair,
     sink::Sink,
 };
+use crate::agent::{Agent, Output};
 
 /// Adds the figures of bare calls to `report`.
 pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {

@@ -9,15 +9,8 @@ use std::{thread, time::Duration};
 
 use anyhow::{Result, ensure};
 
-use super::{
-    Bench,
-    agent::{Agent, Output},
-    figure::Report,
-    load::Paced,
-    nginx::Nginx,
-    process,
-    sink::Sink,
-};
+use super::{Bench, figure::Report, load::Paced, nginx::Nginx, process, sink::Sink};
+use crate::agent::{Agent, Output};
 
 /// The part `agent`.
 pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {

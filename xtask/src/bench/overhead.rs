@@ -9,15 +9,14 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{
-    Bench,
-    agent::{Agent, Output},
-    exchange,
+    Bench, exchange,
     figure::Report,
     load::{Saturation, saturate},
     nginx::Nginx,
     pair, process, service,
     sink::Sink,
 };
+use crate::agent::{Agent, Output};
 
 /// The part `overhead`.
 pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {

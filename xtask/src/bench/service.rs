@@ -18,15 +18,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{
-    Bench,
-    agent::{Agent, Output},
-    clock::thread_cpu,
-    figure::Report,
-    load::Paced,
-    pair,
-    sink::Sink,
-};
+use super::{Bench, clock::thread_cpu, figure::Report, load::Paced, pair, sink::Sink};
+use crate::agent::{Agent, Output};
 
 /// Adds `service_1ms_throughput_loss_pct` and `service_1ms_cpu_added_pct`.
 pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {

@@ -12,14 +12,8 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use super::{
-    Bench,
-    agent::{Agent, Output},
-    figure::Report,
-    load::Paced,
-    nginx::Nginx,
-    sink::Sink,
-};
+use super::{Bench, figure::Report, load::Paced, nginx::Nginx, sink::Sink};
+use crate::agent::{Agent, Output};
 
 /// The part `startup`.
 pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {

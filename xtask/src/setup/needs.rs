@@ -134,6 +134,9 @@ pub(crate) const NEEDS: &[Need] = &[
     on_path("javac", "a traced service: com.sun.net.httpserver", &["default-jdk-headless"]),
     on_path("nginx", "the proxy in front of them (Debian starts one on port 80)", &["nginx"]),
     on_path("curl", "the first client of the services", &["curl"]),
+    for_backends("java", "runs Zipkin", "java", &["default-jre-headless"]),
+    for_backends("maven", "fetches Zipkin", "mvn", &["maven"]),
+    for_backends("prometheus", "scrapes the agent (without systemd nothing starts it)", "prometheus", &["prometheus"]),
     for_bench("nginx for the bench", "the server at saturation", "nginx", &["nginx"]),
     for_bench("wrk", "the load that saturates it", "wrk", &["wrk"]),
     program("valgrind", "counts the instructions of an exchange", Purpose::Lint, "valgrind", &["valgrind"]),
@@ -195,6 +198,16 @@ pub(crate) const NEEDS: &[Need] = &[
 /// A program of the service tests: whatever is on the path serves.
 const fn on_path(name: &'static str, why: &'static str, packages: &'static [&'static str]) -> Need {
     program(name, why, Purpose::Services, name, packages)
+}
+
+/// A program that is, runs or fetches a backend.
+const fn for_backends(
+    name: &'static str,
+    why: &'static str,
+    file: &'static str,
+    packages: &'static [&'static str],
+) -> Need {
+    program(name, why, Purpose::Backends, file, packages)
 }
 
 /// A program of the bench.

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! The agent under measurement.
+//! The agent under measurement, or under test with real backends.
 //!
 //! In: where its spans go and what it watches. Out: a process whose probes are live, and at its end what it said about
 //! itself. It measures nothing.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
@@ -16,31 +17,33 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A running agent; dropping it ends it.
-pub(super) struct Agent {
+pub(crate) struct Agent {
     child: Child,
     /// From the start of the process until it said that its probes are live.
-    pub(super) live_after: Duration,
+    pub(crate) live_after: Duration,
     words: Option<JoinHandle<Vec<String>>>,
 }
 
 /// Where spans go.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Output<'a> {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Output<'a> {
     /// OTLP over HTTP to this endpoint.
     Otlp(&'a str),
     /// A line a request, to `/dev/null`.
     Print,
+    /// OTLP in JSON to this file, and whatever else the variables say.
+    Lines(&'a File, &'a [(&'a str, String)]),
 }
 
 impl Agent {
     /// Starts the agent in `binary` and waits until its probes are live. `watched` are the flags that choose what is
     /// traced: other programs on this machine are nobody's business here.
-    pub(super) fn start(binary: &Path, output: Output<'_>, watched: &[String]) -> Result<Self> {
+    pub(crate) fn start(binary: &Path, output: Output<'_>, watched: &[String]) -> Result<Self> {
         Self::with_budget(binary, output, watched, false)
     }
 
     /// The same with the budget that users have, if `budget` says so: without, it does everything whatever that takes.
-    pub(super) fn with_budget(binary: &Path, output: Output<'_>, watched: &[String], budget: bool) -> Result<Self> {
+    pub(crate) fn with_budget(binary: &Path, output: Output<'_>, watched: &[String], budget: bool) -> Result<Self> {
         let mut command = Command::new(binary);
         // Settings of the developer's own collector would redirect the spans.
         for (name, _) in std::env::vars_os() {
@@ -49,13 +52,18 @@ impl Agent {
             }
         }
         command.env("SPANTAP_BUDGET_ENABLED", budget.to_string());
+        command.stdout(Stdio::null());
         match output {
             Output::Otlp(endpoint) => {
                 command.args(["--otlp", endpoint]).env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
             }
             Output::Print => command.args(["--print", "text"]),
+            Output::Lines(file, variables) => {
+                command.stdout(file.try_clone().context("hand the file to the agent")?);
+                command.args(["--print", "json"]).envs(variables.iter().map(|(name, value)| (name, value)))
+            }
         };
-        command.args(watched).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(watched).stdin(Stdio::null()).stderr(Stdio::piped());
         let started = Instant::now();
         let mut child = command.spawn().with_context(|| format!("start {}", binary.display()))?;
         let mut lines = BufReader::new(child.stderr.take().context("the agent has no standard error")?).lines();
@@ -75,12 +83,12 @@ impl Agent {
     }
 
     /// Its process id.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Ends it in order; returns what it said after its probes were live, its summary last.
-    pub(super) fn stop(mut self) -> Result<Vec<String>> {
+    pub(crate) fn stop(mut self) -> Result<Vec<String>> {
         self.interrupt()?;
         let status = self.child.wait().context("wait for the agent")?;
         let words = self.words.take().and_then(|words| words.join().ok()).unwrap_or_default();
