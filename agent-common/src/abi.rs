@@ -2,7 +2,7 @@
 //! The version of the record layouts, and the capacities both sides were built with.
 
 /// Stands in every record header; a record of another version is refused, not interpreted.
-pub const ABI_VERSION: u16 = 2;
+pub const ABI_VERSION: u16 = 3;
 
 /// Bytes of the ring buffer: at 350 B a record and 40,000 records/s (10,000 exchanges/s seen from both ends) it holds
 /// 0.3 s, and at the 200,000 records/s of a saturated nginx 60 ms: six times the consumer's tick. Every byte counts
@@ -75,6 +75,9 @@ pub const MAX_UNWANTED: u32 = 4096;
 
 /// Processes whose settings are known to the kernel side at one time; Linux's default pid limit is 32,768.
 pub const MAX_PROCESSES: u32 = 32 << 10;
+
+/// Threads that can be followed from wake to wake at one time: a hundred processes with pools of some dozens. 0.8 MiB of memory.
+pub const MAX_HANDING: u32 = 8192;
 
 /// Ports that `--port` can name.
 pub const MAX_PORTS: u32 = 1024;

@@ -15,6 +15,11 @@ pub enum Kind {
     Go = 2,
     /// [`Node`].
     Node = 3,
+    /// Nothing of the process's memory: of which responses a thread was told by those that woke it.
+    ///
+    /// Identity of a read of a response: its name · 0 · 0. Identity of a write: the names of up to three such reads, its own
+    /// first, then those that it was told of, latest first; all zero where it has written, or read a request, since.
+    Wakes = 4,
 }
 
 impl Kind {
@@ -24,6 +29,7 @@ impl Kind {
             1 => Some(Self::Cpython),
             2 => Some(Self::Go),
             3 => Some(Self::Node),
+            4 => Some(Self::Wakes),
             _ => None,
         }
     }
@@ -75,7 +81,8 @@ impl Cpython {
 /// From a thread of Go to its goroutine; and from a goroutine that `net/http` keeps for a client's connection to the
 /// goroutine that waits for the response on it.
 ///
-/// Identity of any goroutine: its id · ids given out so far, 0 where unknown · the id of the goroutine that started it.
+/// Identity of any goroutine: its id · ids given out so far, 0 where unknown · the id of the goroutine that started it, or where
+/// it reads of a request, ids that are still to be given out ([`Batch`]), 0 where unknown.
 /// Identity in a connection's goroutine: 0 · the id of the one that waits · the id of the one that started the waiting one;
 /// all zero if nobody waits.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -96,21 +103,59 @@ pub struct Go {
     pub reply: u16,
     /// Offset of `hchan.recvq`.
     pub receivers: u16,
+    /// Offset of `m.p`; `m.nextp` and `m.oldp` follow.
+    pub processor: u16,
+    /// Offset of `p.goidcache`; `p.goidcacheend` follows. 0 where unknown.
+    pub batch: u16,
 }
 
 impl Go {
     /// As arguments.
     pub const fn to_arguments(self) -> Arguments {
         let goroutine = pack([self.goid, self.parent, self.connection, self.receivers]);
-        [self.generated, goroutine, pack([self.requests, self.element, self.reply, 0]), 0, 0, 0]
+        let channels = pack([self.requests, self.element, self.reply, 0]);
+        [self.generated, goroutine, channels, pack([self.processor, self.batch, 0, 0]), 0, 0]
     }
 
     /// Of arguments.
     #[inline(always)]
-    pub const fn from_arguments([generated, goroutine, channels, ..]: Arguments) -> Self {
+    pub const fn from_arguments([generated, goroutine, channels, batches, ..]: Arguments) -> Self {
         let [goid, parent, connection, receivers] = unpack(goroutine);
         let [requests, element, reply, _] = unpack(channels);
-        Self { generated, goid, parent, connection, requests, element, reply, receivers }
+        let [processor, batch, _, _] = unpack(batches);
+        Self { generated, goid, parent, connection, requests, element, reply, receivers, processor, batch }
+    }
+}
+
+/// Ids of goroutines that one of Go's processors has set aside for those it will start: from `next` to before `end`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Batch {
+    /// The first.
+    pub next: u64,
+    /// The first behind them. Law: next <= end <= next + 16.
+    pub end: u64,
+}
+
+impl Batch {
+    /// `_GoidCacheBatch`, the same since 1.5.
+    pub const MOST: u64 = 16;
+
+    /// As one word; 0 where there are none, or what was read is nothing of the kind.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        let left = self.end.wrapping_sub(self.next);
+        if left == 0 || left > Self::MOST || self.next >> 48 != 0 { 0 } else { self.next << 8 | left }
+    }
+
+    /// Of one word.
+    pub const fn from_word(word: u64) -> Self {
+        let next = word >> 8;
+        Self { next, end: next + (word & 0xff) }
+    }
+
+    /// Whether `id` is one of them.
+    pub const fn contains(self, id: u64) -> bool {
+        self.next <= id && id < self.end
     }
 }
 
@@ -158,7 +203,7 @@ const fn unpack(word: u64) -> [u16; 4] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cpython, Go, Node};
+    use super::{Batch, Cpython, Go, Node};
 
     #[test]
     fn layouts_survive_the_settings() {
@@ -175,9 +220,22 @@ mod tests {
             element: 40,
             reply: 8,
             receivers: u16::MAX,
+            processor: 208,
+            batch: 384,
         };
         assert_eq!(Go::from_arguments(layout.to_arguments()), layout);
         let layout = Node { ids: 1 << 40, event_loop: 1 << 24, wrap: 40 };
         assert_eq!(Node::from_arguments(layout.to_arguments()), layout);
+    }
+
+    #[test]
+    fn a_batch_is_one_word() {
+        let batch = Batch { next: 0x1234_5678_9abc, end: 0x1234_5678_9acc };
+        assert_eq!(Batch::from_word(batch.to_word()), batch);
+        assert!(batch.contains(batch.next) && batch.contains(batch.end - 1) && !batch.contains(batch.end));
+        for (next, end) in [(7, 7), (8, 7), (7, 24), (1 << 48, (1 << 48) + 1)] {
+            assert_eq!(Batch { next, end }.to_word(), 0, "{next} to {end}");
+        }
+        assert!(!Batch::from_word(0).contains(0), "of none, none is one");
     }
 }

@@ -36,6 +36,8 @@ globals! {
     BY_ADDRESS: u32;
     /// 1 where requests of io_uring are followed, so that the memory of what they move is known.
     RINGS: u32;
+    /// The number of futex(2).
+    FUTEX: u32;
     /// 1 where unix sockets are followed: the tier shows all their calls, and the kernel describes them.
     UNIX_SOCKETS: u32;
 }

@@ -345,6 +345,13 @@ impl Task {
         field(self.0, &globals::OFFSET_TASK_TGID)
     }
 
+    /// What its last system call was entered with.
+    #[inline(always)]
+    pub(crate) fn registers(self) -> Registers {
+        // SAFETY: a task that the verifier trusts; it knows the type of what comes back.
+        Registers(unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const u8)
+    }
+
     /// Process id of the parent.
     #[inline(always)]
     pub(crate) fn parent(self) -> u32 {

@@ -14,6 +14,7 @@ mod probes;
 mod batch;
 mod call;
 mod globals;
+mod handoff;
 mod kernel;
 mod loss;
 mod maps;

@@ -12,8 +12,8 @@ use aya_ebpf::{
 };
 use spantap_common::{
     abi::{
-        MAX_AGENT_CONNECTIONS, MAX_BATCHES, MAX_LISTENERS, MAX_PORTS, MAX_PROCESSES, MAX_RING_TASKS, MAX_RING_WAITS,
-        MAX_SOCKETS, MAX_UNWANTED, RING_BYTES,
+        MAX_AGENT_CONNECTIONS, MAX_BATCHES, MAX_HANDING, MAX_LISTENERS, MAX_PORTS, MAX_PROCESSES, MAX_RING_TASKS,
+        MAX_RING_WAITS, MAX_SOCKETS, MAX_UNWANTED, RING_BYTES,
     },
     loss::Reason,
     opaque::Opaque,
@@ -22,7 +22,7 @@ use spantap_common::{
 
 use crate::{
     kernel::Sock,
-    state::{Batch, Counted, Ends, RingTask, RingWait, RingWaits, State},
+    state::{Batch, Causes, Counted, Ends, RingTask, RingWait, RingWaits, State},
 };
 
 /// Records. Written by every probe, read by the agent. Full: the record is dropped and `LOST[RingFull]` counts it.
@@ -73,6 +73,18 @@ pub(crate) static PROCESSES: HashMap<u32, ProcessSettings> =
 /// captured: while it stays the same, a process without a layout still has none.
 #[map]
 pub(crate) static LAYOUTS: Array<u32> = Array::with_max_entries(1, 0);
+
+/// One word: not 0 while there are processes whose threads' wakes are followed. Written by the agent, read for each wake of the
+/// machine.
+#[map]
+pub(crate) static WAKES: Array<u32> = Array::with_max_entries(1, 0);
+
+/// What each thread goes by, by thread id, in processes that are followed so (see `handoff.rs`). Written and read by the
+/// probes of sockets and wakes; an entry goes with its thread. Full: the thread that was longest idle goes, and its next write
+/// says nothing. Not in the tasks themselves: that takes 5.11, and a map of a kind that the kernel does not know is refused
+/// with all the others.
+#[map]
+pub(crate) static CAUSES: LruHashMap<u32, Causes> = LruHashMap::with_max_entries(MAX_HANDING, 0);
 
 /// Ports named by `--port`. Written by the agent before the probes are attached, read once for each socket.
 #[map]

@@ -9,3 +9,4 @@ mod receive;
 mod send;
 mod state;
 mod uring;
+mod waking;

@@ -10,10 +10,11 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_user};
 use spantap_common::{
     event::data::Direction,
-    identity::{Arguments, Cpython, Go, Kind, Node},
+    identity::{Arguments, Batch, Cpython, Go, Kind, Node},
 };
 
 use crate::{
+    handoff,
     kernel::{self, Registers},
     maps::{LAYOUTS, PROCESSES},
     state::State,
@@ -68,7 +69,11 @@ fn look(registers: Registers, direction: u8, state: &mut State) -> Option<Identi
     let arguments = settings.identity_arguments;
     match kind {
         Kind::Cpython => cpython(Cpython::from_arguments(arguments)),
-        Kind::Go => go(Go::from_arguments(arguments), registers, Direction::from_wire(state.requests)?),
+        Kind::Go => {
+            let asked = state.requests == Direction::Read.to_wire() && direction == state.requests;
+            go(Go::from_arguments(arguments), registers, Direction::from_wire(state.requests)?, asked)
+        }
+        Kind::Wakes => Some(handoff::moved(Direction::from_wire(direction)?, Direction::from_wire(state.requests)?)),
         Kind::Node if thread as u32 != process => None,
         Kind::Node => {
             let responds = state.requests == Direction::Read.to_wire() && direction == Direction::Write.to_wire();
@@ -155,7 +160,7 @@ fn wakes(layout: Cpython, callback: u64) -> Option<u64> {
 }
 
 #[inline(always)]
-fn go(layout: Go, registers: Registers, requests: Direction) -> Option<Identity> {
+fn go(layout: Go, registers: Registers, requests: Direction, asked: bool) -> Option<Identity> {
     let goroutine = registers.goroutine();
     // `g.stack`: its first two words. A thread inside of C code, or in the scheduler, is on another stack.
     let (low, high) = (at(goroutine, 0)?, at(goroutine, 8)?);
@@ -169,7 +174,24 @@ fn go(layout: Go, registers: Registers, requests: Direction) -> Option<Identity>
         return Some([0, at(waiting, layout.goid)?, at(waiting, layout.parent)?]);
     }
     let generated = if layout.generated == 0 { 0 } else { word(layout.generated)? };
-    Some([at(goroutine, layout.goid)?, generated, at(goroutine, layout.parent)?])
+    let third = if asked { batch(layout, goroutine).unwrap_or(0) } else { at(goroutine, layout.parent)? };
+    Some([at(goroutine, layout.goid)?, generated, third])
+}
+
+/// The ids that the processor which runs the goroutine, or ran it before it entered the kernel, has set aside. Whose they become is
+/// decided later, whoever has that processor by then.
+#[inline(always)]
+fn batch(layout: Go, goroutine: u64) -> Option<u64> {
+    if layout.batch == 0 {
+        return None;
+    }
+    let thread = at(goroutine, GOROUTINE_THREAD)?;
+    let processor = match at(thread, layout.processor)? {
+        0 => at(thread, layout.processor + THREAD_OLD_PROCESSOR)?,
+        processor => processor,
+    };
+    let batch = Batch { next: at(processor, layout.batch)?, end: at(processor, layout.batch + 8)? };
+    Some(batch.to_word())
 }
 
 /// The channel `reqch` of the client's connection that a goroutine is kept for, whose stack ends at `high`; none in any other
@@ -224,6 +246,10 @@ fn connection(layout: Node, descriptor: u64) -> Option<[u64; 2]> {
     let object = word(watcher.wrapping_sub(Node::WATCHER.into()))?;
     Some([at(object, layout.wrap)?, at(object, layout.wrap + 8)?])
 }
+
+/// `g.m`, which the linker knows as well; `m.oldp` behind `m.p`.
+const GOROUTINE_THREAD: u16 = 48;
+const THREAD_OLD_PROCESSOR: u16 = 16;
 
 /// `ob_type` of every object.
 const OBJECT_TYPE: u16 = 8;

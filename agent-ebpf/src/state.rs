@@ -154,3 +154,13 @@ pub(crate) struct Batch {
     /// Number of the next one.
     pub(crate) next: u64,
 }
+
+/// What a thread goes by, until it writes or reads a request.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Causes {
+    /// The name of the response that it has read last; 0 for none.
+    pub(crate) read: u64,
+    /// Those that it was told of since, latest first; 0 for none.
+    pub(crate) told: [u64; 3],
+}

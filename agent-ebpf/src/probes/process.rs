@@ -5,6 +5,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use spantap_common::event::process::Life;
 
 use crate::{
+    handoff,
     kernel::{Binary, Task},
     task,
 };
@@ -12,7 +13,9 @@ use crate::{
 /// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`.
 #[btf_tracepoint]
 pub(crate) fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
-    task::lived(Task::new(ctx.arg(1)), Life::Fork, None);
+    let child = Task::new(ctx.arg(1));
+    task::lived(child, Life::Fork, None);
+    handoff::starts(child);
     0
 }
 
@@ -26,6 +29,8 @@ pub(crate) fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 /// `sched_process_exit(struct task_struct *p, …)`.
 #[btf_tracepoint]
 pub(crate) fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
-    task::lived(Task::new(ctx.arg(0)), Life::Exit, None);
+    let task = Task::new(ctx.arg(0));
+    task::lived(task, Life::Exit, None);
+    handoff::ends(task);
     0
 }

@@ -235,6 +235,7 @@ fn load(settings: &Settings, tier: Tier, offsets: &Offsets, kernel: &aya::Btf) -
     loader.override_global("GATHERED", &gathered, true);
     loader.override_global("PORT_FILTER", &port_filter, true);
     loader.override_global("BY_ADDRESS", &by_address, true);
+    loader.override_global("FUTEX", &(libc::SYS_futex as u32), true);
     loader.override_global("WIDE_MODE", &features::WIDE_MODE, true);
     loader.override_global("CALL_SHAPES", &shapes, true);
     loader.override_global("CALL_MOVES", &moves, true);

@@ -9,7 +9,7 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, MapError},
 };
-use spantap_common::settings::ProcessSettings;
+use spantap_common::{identity::Kind, settings::ProcessSettings};
 
 use crate::event::SocketId;
 
@@ -19,6 +19,7 @@ pub struct Controls {
     unwanted: HashMap<MapData, u64, u8>,
     count_only: Array<MapData, u32>,
     layouts: Array<MapData, u32>,
+    wakes: Array<MapData, u32>,
     /// What `layouts` holds.
     told: u32,
 }
@@ -33,7 +34,9 @@ impl Controls {
         let count_only = Array::try_from(map).context("open the word for counting only")?;
         let map = probes.take_map("LAYOUTS").context("the probes have no count of layouts")?;
         let layouts = Array::try_from(map).context("open the count of layouts")?;
-        Ok(Self { processes, unwanted, count_only, layouts, told: 0 })
+        let map = probes.take_map("WAKES").context("the probes have no word for wakes")?;
+        let wakes = Array::try_from(map).context("open the word for wakes")?;
+        Ok(Self { processes, unwanted, count_only, layouts, wakes, told: 0 })
     }
 
     /// Tells the probes what to do for a process. Sockets that they have judged already keep their verdict.
@@ -45,6 +48,10 @@ impl Controls {
             // Zero would say that there is none.
             self.told = self.told.checked_add(1).unwrap_or(1);
             self.layouts.set(0, self.told, 0)?;
+            // Stays on: the last of such processes to end is no reason for another look at all of them.
+            if settings.identity == Kind::Wakes as u32 {
+                self.wakes.set(0, 1, 0)?;
+            }
         }
         Ok(())
     }

@@ -205,6 +205,15 @@ pub const TABLE: &[Hook] = &[
     lifecycle("sched_process_exec", "programs started after the agent, until their first request"),
     lifecycle("sched_process_exit", "the end of processes"),
     Hook {
+        program: "sched_waking",
+        at: At::BtfTracepoint("sched_waking"),
+        tiers: &Tier::ALL,
+        need: Need::Optional,
+        // bpf_task_pt_regs: dd6e10fbd9fb
+        since: "5.15",
+        loses: "which request a call is made for where threads hand work to each other",
+    },
+    Hook {
         program: "task_file",
         at: At::Iterator("task_file"),
         tiers: &Tier::ALL,

@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(
             [lines[0], lines[1], lines[3], lines[4]],
             [
-                "spantap VERSION · kernel 6.18 · tier C (system calls' exits) · 5 probes live in 180 ms",
+                "spantap VERSION · kernel 6.18 · tier C (system calls' exits) · 6 probes live in 180 ms",
                 "No tier A (socket tracepoints): this kernel has no tracepoint sock_send_length.",
                 "Missing: this kernel has no tracepoint tcp_destroy_sock: the end of connections whose process never read \
                  their last bytes cannot be seen.",
@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn the_banner_says_what_is_watched_and_where_it_goes() {
         insta::assert_snapshot!(banner_of(&config()), @r"
-        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 11 probes live in 180 ms
+        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 12 probes live in 180 ms
         Watching all processes (narrow it down with --pid, --port or --exe).
         No collector configured: traces are printed here as they finish (export with --otlp http://HOST:4318).
         Ctrl-C stops.
@@ -369,7 +369,7 @@ mod tests {
         config.duration = Some(Duration::from_secs(30));
         config.output.destinations = vec![Destination::new("http://u:p@c:4318/v1/traces", Protocol::HttpProtobuf)];
         insta::assert_snapshot!(banner_of(&config), @r"
-        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 11 probes live in 180 ms
+        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 12 probes live in 180 ms
         Watching pid 7, 8; executable node.
         Exporting to http://c:4318/v1/traces (http/protobuf).
         Printing here as well.
@@ -381,7 +381,7 @@ mod tests {
         config.output = Output::default();
         config.record = Some("x.rec".into());
         insta::assert_snapshot!(banner_of(&config), @r"
-        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 11 probes live in 180 ms
+        spantap VERSION · kernel 6.18 · tier A (socket tracepoints) · 12 probes live in 180 ms
         Watching pid 7, 8; executable node.
         Recording to x.rec; it holds heads of requests: keep it private.
         Stops after 30 s, or with Ctrl-C.

@@ -14,7 +14,7 @@ mod node;
 use std::path::Path;
 
 use spantap_common::{
-    identity::{Cpython, Go, Kind, Node},
+    identity::{Arguments, Cpython, Go, Kind, Node},
     settings::ProcessSettings,
 };
 
@@ -32,6 +32,8 @@ pub enum Layout {
     Go(Go),
     /// Of Node.
     Node(Node),
+    /// Nothing in the process's memory: the wakes of its threads are followed.
+    Wakes,
 }
 
 impl Layout {
@@ -41,6 +43,7 @@ impl Layout {
             Self::Cpython(layout) => (Kind::Cpython, layout.to_arguments()),
             Self::Go(layout) => (Kind::Go, layout.to_arguments()),
             Self::Node(layout) => (Kind::Node, layout.to_arguments()),
+            Self::Wakes => (Kind::Wakes, Arguments::default()),
         };
         ProcessSettings { identity: kind as u32, identity_arguments, ..settings }
     }
@@ -58,13 +61,22 @@ pub enum Unknown {
 /// Whether there is anything to find in a process of this runtime.
 pub fn is_known(runtime: Runtime) -> bool {
     // The thread pointer of other architectures leads elsewhere, and Go's stack frames differ: nothing of it was seen there.
-    cfg!(target_arch = "x86_64") && matches!(runtime, Runtime::Python | Runtime::Go | Runtime::Node)
+    (cfg!(target_arch = "x86_64") && matches!(runtime, Runtime::Python | Runtime::Go | Runtime::Node))
+        || hands_over(runtime)
+}
+
+/// Whether its programs usually have pools of threads, and nothing is known of its tasks.
+fn hands_over(runtime: Runtime) -> bool {
+    matches!(runtime, Runtime::Java | Runtime::Ruby | Runtime::Dotnet)
 }
 
 /// Looks into the process whose directory in `/proc` is `process`.
 fn find(process: &Path, runtime: Runtime) -> Result<Layout, Unknown> {
     if !process.exists() {
         return Err(Unknown::Never("it is gone"));
+    }
+    if hands_over(runtime) {
+        return Ok(Layout::Wakes);
     }
     let memory = Memory::open(process).ok_or(Unknown::NotYet("its memory cannot be read"))?;
     match runtime {

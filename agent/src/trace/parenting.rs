@@ -17,6 +17,7 @@
 mod act;
 mod callbacks;
 mod content;
+mod handoff;
 mod header;
 mod order;
 mod runtime;
@@ -36,6 +37,7 @@ pub(crate) use self::act::{Act, What};
 use self::{
     callbacks::Callbacks,
     content::Content,
+    handoff::Handoffs,
     header::Header,
     order::Order,
     runtime::Tasks,
@@ -63,9 +65,11 @@ fn evidence(runtime: Runtime) -> Vec<Box<dyn Source>> {
             let turns = Box::new(Turns::of_a_scheduler()) as Box<dyn Source>;
             [header()].into_iter().chain(tasks()).chain([thread(), content(), turns]).collect()
         }
-        Runtime::Native | Runtime::Java | Runtime::Ruby | Runtime::Php | Runtime::Dotnet => {
-            vec![header(), thread(), content(), turns()]
+        // Pools of threads, whose wakes the probes follow.
+        Runtime::Java | Runtime::Ruby | Runtime::Dotnet => {
+            vec![header(), thread(), content(), Box::new(Handoffs::default()), turns()]
         }
+        Runtime::Native | Runtime::Php => vec![header(), thread(), content(), turns()],
     }
 }
 

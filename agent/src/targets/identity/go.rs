@@ -46,14 +46,15 @@ fn minor(version: &str) -> Option<u32> {
 /// The offsets of a release on 64-bit machines, as the debug information of 1.21.13, 1.22.12, 1.23.6, 1.24.6, 1.25.5 and
 /// 1.26.8 has them.
 fn layout(minor: u32) -> Option<Go> {
-    let (goid, parent, receivers, element, reply) = match minor {
-        21 | 22 => (152, 272, 56, 48, 16),
-        23 | 24 => (160, 280, 64, 40, 8),
-        25 => (152, 272, 64, 40, 8),
-        26 => (152, 280, 64, 40, 8),
+    let (goid, parent, receivers, element, reply, processor, batch) = match minor {
+        21 | 22 => (152, 272, 56, 48, 16, 208, 384),
+        23 | 24 => (160, 280, 64, 40, 8, 208, 376),
+        25 => (152, 272, 64, 40, 8, 200, 376),
+        26 => (152, 280, 64, 40, 8, 208, 384),
         _ => return None,
     };
-    Some(Go { generated: 0, goid, parent, connection: CONNECTION, requests: REQUESTS, element, reply, receivers })
+    let (connection, requests) = (CONNECTION, REQUESTS);
+    Some(Go { generated: 0, goid, parent, connection, requests, element, reply, receivers, processor, batch })
 }
 
 /// Both loops of a connection are started through a wrapper whose frame is the same since 1.21: above it are `goexit`'s

@@ -13,6 +13,8 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use spantap_common::identity::Batch;
+
 use super::{
     act::{Act, What},
     source::{Claims, Source},
@@ -64,6 +66,8 @@ struct Request {
     generated: u64,
     /// CPython: the variables of whoever read it, which all requests may share; 0 where unknown.
     variables: u64,
+    /// Go: ids that nobody had been given when it came.
+    fresh: Batch,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +148,8 @@ impl Source for Tasks {
         match act.what {
             What::Received { request, by, .. } => {
                 let Who { kin, generated, .. } = self.who(by);
-                self.requests.insert(request, Request { since: act.at, generated, variables: kin });
+                let fresh = Batch::from_word(if self.reading == Reading::Go { by.identity[2] } else { 0 });
+                self.requests.insert(request, Request { since: act.at, generated, variables: kin, fresh });
                 *self.open.entry(request.socket).or_default() += 1;
                 if self.reading == Reading::Cpython && kin != 0 {
                     self.grow_older(kin);
@@ -211,7 +216,7 @@ impl Tasks {
     }
 
     fn answering(&mut self, request: ExchangeId, by: Task, at: Timestamp, claims: &mut Claims) {
-        let Some(Request { since, generated, variables }) = self.requests.get(&request).copied() else { return };
+        let Some(Request { since, generated, variables, fresh }) = self.requests.get(&request).copied() else { return };
         let who = self.who(by);
         let socket = request.socket;
         let before = self.note(socket, at, who);
@@ -220,7 +225,8 @@ impl Tasks {
         }
         // Requests of one connection are answered in their order: work on one begins when the one before was answered. What
         // had begun by then is not known.
-        let generated = if before.is_some_and(|before| before.at > since) { 0 } else { generated };
+        let is_late = before.is_some_and(|before| before.at > since);
+        let (generated, fresh) = if is_late { (0, Batch::from_word(0)) } else { (generated, fresh) };
         let mut since = before.map_or(since, |before| since.max(before.at));
         let own = |call: &&Call| (call.task == who.task || call.waits == who.task) && call.at <= at;
         let called = self.calls.iter().filter(own).map(|call| call.at).max().unwrap_or_default();
@@ -260,7 +266,7 @@ impl Tasks {
                 Reading::Cpython if own_variables && call.kin == who.kin => {
                     claims.is(call.call, request, LinkMethod::Runtime);
                 }
-                Reading::Go if call.kin == who.task => self.started(&call, request, generated, claims),
+                Reading::Go if call.kin == who.task => self.started(&call, request, (generated, fresh), claims),
                 Reading::Cpython | Reading::Go => {}
             }
         }
@@ -268,8 +274,8 @@ impl Tasks {
 
     /// A goroutine that the request's has started made the call: for this request, if it began while that was open. Of those
     /// that may have begun before, only what a process does otherwise tells.
-    fn started(&mut self, call: &Call, request: ExchangeId, generated: u64, claims: &mut Claims) {
-        let is_new = generated != 0 && call.task > generated;
+    fn started(&mut self, call: &Call, request: ExchangeId, (generated, fresh): (u64, Batch), claims: &mut Claims) {
+        let is_new = fresh.contains(call.task) || (generated != 0 && call.task > generated);
         if !call.ended {
             self.waited_for.failed(claims);
         } else if is_new {
@@ -435,6 +441,19 @@ mod tests {
         let play = with(play, [0, 70, 20]).calls('a', 3).hears('a', 3);
         // This one may be older than its request, and made the call for the one before.
         let play = with(play, [0, 60, 21]).calls('b', 3).hears('b', 3);
+        let play = with(play, [20, 80, 1]).answers('A', 1);
+        let play = with(play, [21, 80, 1]).answers('B', 2);
+        play.waits_ms(6_000).says("a<A(runtime) b<?");
+    }
+
+    #[test]
+    fn a_number_that_was_set_aside_when_the_request_came_is_new() {
+        // 16 numbers are taken at a time: most goroutines get one of those that were counted long before.
+        let batch = Batch { next: 55, end: 65 }.to_word();
+        let play = with(play(Runtime::Go), [20, 64, batch]).receives('A', 1);
+        let play = with(play, [21, 64, batch]).receives('B', 2);
+        let play = with(play, [0, 60, 20]).calls('a', 3).hears('a', 3);
+        let play = with(play, [0, 54, 21]).calls('b', 3).hears('b', 3);
         let play = with(play, [20, 80, 1]).answers('A', 1);
         let play = with(play, [21, 80, 1]).answers('B', 2);
         play.waits_ms(6_000).says("a<A(runtime) b<?");
