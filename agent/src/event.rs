@@ -194,6 +194,11 @@ pub fn kind(raw: &[u8]) -> Option<Kind> {
     read::<Header>(raw).ok().and_then(|header| Kind::from_wire(header.kind))
 }
 
+/// When `raw` says that it was made; nothing else of it is checked.
+pub fn made_at(raw: &[u8]) -> Option<Timestamp> {
+    read::<Header>(raw).ok().map(|header| Timestamp(header.at))
+}
+
 fn socket(record: &SocketRecord) -> Result<Socket, DecodeError> {
     Ok(Socket {
         moment: moment(&record.header, [0; 3]),

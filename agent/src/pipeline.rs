@@ -363,6 +363,7 @@ impl Pipeline {
     }
 
     fn tick(&mut self, now: Timestamp) {
+        let now = now.max(self.now);
         self.now = now;
         self.unwanted.clear();
         let mut waiting = mem::take(&mut self.waiting);
@@ -387,8 +388,16 @@ impl Pipeline {
                 self.give_up(id, Moment { at: used, ..Moment::default() });
             }
         }
-        self.behind.tracer.tick(now, &mut self.behind.vitals, &mut self.behind.spans);
+        let seen = self.seen();
+        self.behind.tracer.tick(now, seen, &mut self.behind.vitals, &mut self.behind.spans);
         debug_assert!(self.behind.vitals.balance(self.open()), "the books: {:?}", self.behind.vitals);
+    }
+
+    /// Until when everything that happened has become known: a record that a connection holds back may be of any time since
+    /// it was made.
+    fn seen(&self) -> Timestamp {
+        let held = self.waiting.iter().filter_map(|id| self.connections.get(id)?.assembler.oldest());
+        held.min().map_or(self.now, |oldest| oldest.min(self.now))
     }
 
     /// Makes room for connections by giving up those that were quiet for longest: many at once, since looking for them

@@ -161,7 +161,8 @@ pub fn run(config: &Config, source: Option<Source<'_>>) -> Result<(), RunError> 
             }
         }
         let (now, wall) = (clock::now(), clock::wall_offset());
-        inlet.feed(Input::Tick(now), wall);
+        // Behind a backlog stands what happened before now.
+        inlet.feed(Input::Tick(if drained.records < ring::BATCH { now } else { drained.last }), wall);
         inlet.check()?;
         outputs.take(&mut inlet.spans, inlet.pipeline.vitals(), wall, now);
         if outputs.is_abandoned() {
@@ -336,20 +337,23 @@ fn take(
 struct Drained {
     records: usize,
     bytes: u64,
+    /// When the last of them was made.
+    last: Timestamp,
 }
 
 /// Takes the records there are into the pipeline.
 fn drain(probes: &mut Probes, watched: &mut Watched, inlet: &mut Inlet) -> Drained {
     let wall = clock::wall_offset();
-    let mut bytes = 0;
+    let (mut bytes, mut last) = (0, Timestamp::default());
     let records = probes.drain(|record| {
         bytes += record.len() as u64;
+        last = event::made_at(record).unwrap_or(last);
         if let Some((facts, watch)) = watched.met(record, &inlet.pipeline) {
             inlet.feed(Input::Facts(&facts, watch), wall);
         }
         inlet.feed(Input::Record(record), wall);
     });
-    Drained { records, bytes }
+    Drained { records, bytes, last }
 }
 
 /// Records lost so far: by the probes, and by the decoder.

@@ -127,6 +127,9 @@ pub struct Links {
     pub distrusted: u64,
     /// Acts of processes that were judged early, for want of room.
     pub hurried: u64,
+    /// Acts that came when later ones had been judged already: a head in pieces, an end that only silence told, a probe
+    /// that was held up.
+    pub late: u64,
 }
 
 impl Vitals {

@@ -129,6 +129,11 @@ impl Assembler {
         !self.held.is_empty()
     }
 
+    /// When the earliest of what is waiting for records that have not come was made.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.held.iter().map(|held| held.at().at).min()
+    }
+
     // --- Order ---
 
     /// In its direction nothing is missing before it, nor what had moved in the other one.

@@ -6,7 +6,7 @@
 //! other, no request is taken.
 //!
 //! ```text
-//! acts ─► in kernel-time order, once nothing can overtake them (SETTLE)
+//! acts ─► in kernel-time order, once nothing is to overtake them (SKEW)
 //!      ─► the process's sources, best first ([`evidence`]): header · runtime · thread · content · turn and reply
 //!      ─► the first exact answer decides; none, once all requests that were open are over: unknown
 //! ```
@@ -100,6 +100,8 @@ pub enum Outcome {
 pub struct Parenting {
     /// Acts that others may still overtake. Law: waiting.len() <= MOST_WAITING.
     waiting: Order,
+    /// Until when everything was judged.
+    judged: Timestamp,
     runtimes: Table<u32, Runtime>,
     /// A process that does nothing at the moment keeps its entry: it will again, and what was learned about it is dear.
     /// Law: at most [`MOST_IDLE`] are idle.
@@ -159,8 +161,9 @@ impl Parenting {
         }
     }
 
-    /// Takes an act in; acts may come in any order within [`SETTLE`].
+    /// Takes an act in; acts may come in any order within [`SKEW`].
     pub(crate) fn take(&mut self, act: Act, links: &mut Links) {
+        links.late += u64::from(act.at < self.judged);
         self.waiting.push(act);
         if self.waiting.len() > MOST_WAITING
             && let Some(first) = self.waiting.pop()
@@ -170,9 +173,10 @@ impl Parenting {
         }
     }
 
-    /// Looks at everything that happened until a while before `now`.
-    pub fn settle(&mut self, now: Timestamp, links: &mut Links) {
-        let horizon = Timestamp(now.0.saturating_sub(SETTLE.as_nanos() as u64));
+    /// Looks at everything that happened until a while before `seen`, until when everything has come but what was held up.
+    pub fn settle(&mut self, seen: Timestamp, links: &mut Links) {
+        let horizon = Timestamp(seen.0.saturating_sub(SKEW.as_nanos() as u64));
+        self.judged = self.judged.max(horizon);
         while let Some(next) = self.waiting.pop_until(horizon) {
             self.step(&next, links);
         }
@@ -439,14 +443,16 @@ impl Call {
     }
 }
 
-/// How long acts are kept so that an earlier one can overtake: the record of a call may wait
-/// [`crate::stream::assembler::PATIENCE`] for another, and a little for the ring to be read.
-const SETTLE: Duration = Duration::from_millis(120);
+/// How long acts are kept so that an earlier one can overtake. Records stand in the ring in the order in which room was taken
+/// for them, a moment after each was dated; between the two an interrupt or the host of a virtual machine may hold a probe up.
+/// Longer costs: what waits leaves the processor's caches (2026-11: with 120 ms an exchange took the agent a third more).
+const SKEW: Duration = Duration::from_millis(20);
 
 /// How long a call waits, after its end, for the evidence that comes with the answer to its request.
 const EVIDENCE_WAIT: Duration = Duration::from_secs(5);
 
-/// Acts that wait to be overtaken: 10,000 exchanges a second have some ten thousand in [`SETTLE`]. At 128 bytes 16 MiB.
+/// Acts that wait to be overtaken: 10,000 exchanges a second have some ten thousand in the longest
+/// that one connection holds up the others, [`crate::stream::assembler::PATIENCE`]. At 128 bytes 16 MiB.
 const MOST_WAITING: usize = 128 << 10;
 
 /// Processes that are remembered while they do nothing: only a machine on which exits were lost comes near to it.

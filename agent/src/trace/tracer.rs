@@ -224,9 +224,9 @@ impl Tracer {
         self.emit(id, vitals, out);
     }
 
-    /// Time has come to `now`: stops waiting for what is overdue.
-    pub fn tick(&mut self, now: Timestamp, vitals: &mut Vitals, out: &mut Vec<Span>) {
-        self.parenting.settle(now, &mut vitals.links);
+    /// Time has come to `now`: stops waiting for what is overdue. Everything that happened until `seen` has been told.
+    pub fn tick(&mut self, now: Timestamp, seen: Timestamp, vitals: &mut Vitals, out: &mut Vec<Span>) {
+        self.parenting.settle(seen, &mut vitals.links);
         self.outcomes(vitals, out);
         while let Some(Reverse((at, _))) = self.deadlines.peek() {
             if *at > now {
@@ -242,7 +242,8 @@ impl Tracer {
     pub fn finish(&mut self, vitals: &mut Vitals, out: &mut Vec<Span>) {
         self.parenting.finish(&mut vitals.links);
         self.outcomes(vitals, out);
-        self.tick(Timestamp(u64::MAX), vitals, out);
+        let end = Timestamp(u64::MAX);
+        self.tick(end, end, vitals, out);
     }
 
     /// Requests that are not spans yet.
@@ -392,7 +393,8 @@ impl Tracer {
             (Some(_), None) => false,
             (None, _) => true,
         };
-        same_trace && node.join != call.join
+        // An end of the same exchange is no cause of the other; nor is what came later.
+        same_trace && node.join != call.join && node.request.first.at <= call.request.first.at
     }
 
     fn settle(&mut self, id: ExchangeId, parent: Option<ParentSpan>) {
@@ -702,7 +704,7 @@ mod tests {
         fn wait_ms(mut self, ms: u64) -> Self {
             self.now_ms += ms;
             let now = self.at();
-            self.tracer.tick(now, &mut self.vitals, &mut self.spans);
+            self.tracer.tick(now, now, &mut self.vitals, &mut self.spans);
             self
         }
 
