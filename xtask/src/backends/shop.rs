@@ -6,13 +6,13 @@
 //! process, which is not traced, and sends the headers of a browser whose traces are known, unknown or sampled.
 
 use std::{
+    collections::BTreeSet,
     fs,
     hash::{BuildHasher, RandomState},
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    thread,
     time::Duration,
 };
 
@@ -73,20 +73,10 @@ impl Shop {
         Ok(Traced { agent, lines })
     }
 
-    /// Visits every page `rounds` times. Four visitors at once: the slow page takes a quarter of a second.
+    /// Visits every page `rounds` times, one after the other: where requests overlap, a service's threads have to earn
+    /// trust before its calls get parents, and here every tree is due from the first.
     pub(super) fn visit(&self, headers: Headers, rounds: usize) -> Result<()> {
-        thread::scope(|scope| {
-            let visitor = |first: usize| {
-                move || {
-                    (first..rounds).step_by(VISITORS).try_for_each(|round| visit_every_page(self.web, headers, round))
-                }
-            };
-            let visitors: Vec<_> = (0..VISITORS).map(|first| scope.spawn(visitor(first))).collect();
-            visitors.into_iter().try_for_each(|visitor| match visitor.join() {
-                Ok(outcome) => outcome,
-                Err(_) => bail!("a visitor panicked"),
-            })
-        })
+        (0..rounds).try_for_each(|round| visit_every_page(self.web, headers, round))
     }
 
     /// All of it: what an agent with `variables` printed of `rounds` rounds, as it was exported.
@@ -115,6 +105,10 @@ impl Traced {
         if spans.len() != due {
             bail!("{} spans of {due} due: {}", spans.len(), said.join(" · "));
         }
+        let visits = spans.keys().map(|(trace, _)| trace).collect::<BTreeSet<_>>().len();
+        if visits != PAGES * rounds {
+            bail!("{visits} traces of {} visits: {}", PAGES * rounds, said.join(" · "));
+        }
         Ok(as_exported(spans))
     }
 }
@@ -129,14 +123,15 @@ impl Drop for Shop {
     }
 }
 
+/// Visits in a round, each of which is a trace.
+const PAGES: usize = 4;
+
 /// Requests that the services serve in a round: 1 for the front page, 10 for a cart of 8 items, 2 for a search, 4 for a
 /// checkout.
 pub(super) const SERVED_A_ROUND: usize = 1 + 10 + 2 + 4;
 
 /// Requests that they make of each other in a round.
 pub(super) const CALLED_A_ROUND: usize = 9 + 1 + 3;
-
-const VISITORS: usize = 4;
 
 fn visit_every_page(web: SocketAddr, headers: Headers, round: usize) -> Result<()> {
     let stated = |state: &str| match headers {
