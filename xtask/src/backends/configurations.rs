@@ -32,7 +32,14 @@ pub(super) fn common(collector: &Path, agent: &Path) -> Result<String> {
         }
         good.push(name);
     }
-    Ok(format!("the collector 0.158.0 and spantap take {}", good.join(", ")))
+    // A test of the test: validation looks at names.
+    let misspelt =
+        fs::read_to_string(root().join("deploy/backends/honeycomb.yaml"))?.replace("compression:", "compresion:");
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("misspelt.yaml");
+    fs::write(&path, misspelt)?;
+    ensure!(validate(collector, "misspelt.yaml", &path).is_err(), "the collector takes a misspelt key");
+    Ok(format!("the collector 0.158.0 and spantap take {}; the collector refuses a misspelt key", good.join(", ")))
 }
 
 /// Google's, by a collector that has its exporter.
