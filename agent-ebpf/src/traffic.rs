@@ -54,6 +54,12 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     if flags & passed_over(direction) != 0 {
         return None;
     }
+    // Most calls of a machine are on sockets that are left alone: one look-up. By address it would cost more than what
+    // follows.
+    let known = if sock.is_address() { None } else { socket::find(sock) };
+    if known.as_ref().is_some_and(|state| state.verdict == IGNORED) {
+        return None;
+    }
     let stream = sock.stream(streams)?;
     if returned == 0 {
         batch::moved_nothing(sock, registers(), direction);
@@ -63,7 +69,7 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
             (Direction::Write, _) => None,
         };
     }
-    let state = judged(sock, stream)?;
+    let state = judged(sock, stream, known)?;
     let length = returned as u32;
     let reached = match stream {
         Stream::Tcp => sock.positions(state.fin_sent != 0)?,
@@ -130,17 +136,17 @@ fn counted(state: &mut State) -> Option<()> {
 #[inline(always)]
 pub(crate) fn hidden(sock: Sock) -> Option<()> {
     let stream = sock.stream(Streams::Tcp)?;
-    let state = judged(sock, stream)?;
+    let state = judged(sock, stream, None)?;
     if state.verdict == PROBING && !is_in_the_middle(state) {
         unseen(state, Reason::UnsupportedPath);
     }
     Some(())
 }
 
-/// The socket's state, unless it is left alone: now is the time to judge it.
+/// The socket's state, `known` already or not, unless it is left alone: now is the time to judge it.
 #[inline(always)]
-fn judged(sock: Sock, stream: Stream) -> Option<&'static mut State> {
-    let state = socket::find(sock).or_else(|| socket::find_or_make(sock))?;
+fn judged(sock: Sock, stream: Stream, known: Option<&'static mut State>) -> Option<&'static mut State> {
+    let state = known.or_else(|| socket::find(sock)).or_else(|| socket::find_or_make(sock))?;
     if state.verdict == UNKNOWN {
         state.cookie = sock.cookie();
         state.verdict = socket::judge(sock, stream);

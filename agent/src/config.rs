@@ -602,7 +602,7 @@ impl Desk<'_> {
         let print = self.print(style);
         let destinations = self.destinations();
         let output = Output {
-            metric_destinations: destinations.iter().filter_map(Destination::for_metrics).collect(),
+            metric_destinations: self.metric_destinations(&destinations),
             destinations,
             print: Some(print),
             metrics: self.settings.metrics.clone(),
@@ -628,7 +628,7 @@ impl Desk<'_> {
             self.variables.warn(format!("{list}=none: spans are only counted; add --print tree to see them"));
         }
         Output {
-            metric_destinations: destinations.iter().filter_map(Destination::for_metrics).collect(),
+            metric_destinations: self.metric_destinations(&destinations),
             unasked: unsaid && asked.is_none() && self.settings.disabled != Some(Flag(true)),
             destinations,
             print: style.map(|style| self.print(style)),
@@ -649,6 +649,11 @@ impl Desk<'_> {
 
     fn destinations(&mut self) -> Vec<Destination> {
         otlp::destinations(&self.settings, &mut self.layers, &mut self.variables.warnings)
+    }
+
+    /// Where numbers go, beside `spans`.
+    fn metric_destinations(&mut self, spans: &[Destination]) -> Vec<Destination> {
+        otlp::of_metrics(&self.settings, spans, &mut self.layers, &mut self.variables.warnings)
     }
 
     /// What only the stages know to be wrong.

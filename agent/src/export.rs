@@ -26,6 +26,7 @@ pub mod scrape;
 mod span;
 mod spool;
 pub mod stdout;
+pub mod strategies;
 mod tls;
 mod worker;
 mod zipkin;

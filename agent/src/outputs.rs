@@ -30,6 +30,7 @@ use crate::{
         Exporter, Limits, SpanLimits,
         edit::{self, Rule},
         stdout::{JsonLines, Reader},
+        strategies::Strategies,
     },
     ladder::{self, Rung, Step},
     live::{
@@ -64,6 +65,8 @@ pub struct Outputs<'a> {
     shortfall: Shortfall,
     /// Decides which spans are exported, and holds back those that it cannot decide about yet.
     sampler: Sampler,
+    /// Where sampling is decided by somebody else.
+    strategies: Option<Strategies>,
     /// Where somebody wants numbers.
     meter: Option<Meter>,
     /// Records lost so far, as the loop told last.
@@ -86,6 +89,7 @@ impl<'a> Outputs<'a> {
         let start = |print| Printer::start(print, &limits);
         let printer = config.output.print.map(start).transpose()?;
         let seed = SysRng.try_next_u64().context("read randomness for the sampler's tables")?;
+        let sampler = Sampler::new(config.output.sampling.clone(), seed);
         Ok(Self {
             config,
             selection: config.selection.clone(),
@@ -97,7 +101,8 @@ impl<'a> Outputs<'a> {
             printer,
             silence: None,
             shortfall: Shortfall::default(),
-            sampler: Sampler::new(config.output.sampling.clone(), seed),
+            strategies: strategies(&sampler, runtime)?,
+            sampler,
             meter: Meter::open(&config.output.metrics, &config.output.metric_destinations, seed, runtime)?,
             records: Tally::default(),
             wall: WallOffset::default(),
@@ -133,10 +138,15 @@ impl<'a> Outputs<'a> {
             meter.observe(&spans, now);
         }
         self.deliver(spans, wall, now);
-        let Self { config, exporters, sampler, meter, records, steps, withheld, .. } = self;
+        self.follow_strategies();
+        let Self { config, exporters, sampler, strategies, meter, records, steps, withheld, .. } = self;
         if let Some(meter) = meter {
             let vitals = || Vitals { steps: *steps, ..vitals.clone() };
-            meter.tick(now, wall, || books(config, &vitals(), records, sampler, exporters, *withheld));
+            meter.tick(now, wall, || Books {
+                asked: strategies.as_ref().map(Strategies::counts),
+                withheld: *withheld,
+                ..books(config, &vitals(), records, sampler, exporters)
+            });
         }
     }
 
@@ -156,7 +166,14 @@ impl<'a> Outputs<'a> {
     /// `config` is in force from now on, as far as it can be applied while the agent runs: says what changed.
     pub fn reconfigured(&mut self, config: &Config, change: &Change) {
         if change.sampling {
+            let asked = self.sampler.remote().cloned();
             self.sampler.reconfigure(config.output.sampling.clone());
+            if self.sampler.remote() != asked.as_ref() {
+                match strategies(&self.sampler, self.runtime) {
+                    Ok(strategies) => self.strategies = strategies,
+                    Err(error) => warn!("sampling stays as it was answered before: {error:#}"),
+                }
+            }
         }
         self.selection.clone_from(&config.selection);
         self.edits.clone_from(&config.output.edits);
@@ -165,6 +182,16 @@ impl<'a> Outputs<'a> {
             warn!("{change}");
         } else if !self.config.quiet {
             say(&format!("{change}\n"));
+        }
+    }
+
+    /// Asks about services that are new, and takes over what was answered.
+    fn follow_strategies(&mut self) {
+        if let Some(strategies) = &mut self.strategies {
+            strategies.ask(self.sampler.services());
+            for (service, remote) in strategies.answers() {
+                self.sampler.learned(service, remote);
+            }
         }
     }
 
@@ -269,7 +296,11 @@ impl<'a> Outputs<'a> {
         vitals.lost.spans.add(Reason::SelfBudget, self.thinned + counts.thinned);
         vitals.steps = self.steps;
         if let Some(meter) = self.meter {
-            let books = books(self.config, vitals, &vitals.lost.records, &self.sampler, &self.exporters, self.withheld);
+            let books = Books {
+                asked: self.strategies.as_ref().map(Strategies::counts),
+                withheld: self.withheld,
+                ..books(self.config, vitals, &vitals.lost.records, &self.sampler, &self.exporters)
+            };
             meter.finish(now, self.wall, books, self.runtime, FLUSH);
         }
         if self.config.output.print.is_some_and(|print| print.style == PrintStyle::Json) {
@@ -280,15 +311,13 @@ impl<'a> Outputs<'a> {
     }
 }
 
+/// Whoever asks for strategies, where the sampler wants that.
+fn strategies(sampler: &Sampler, runtime: &Runtime) -> anyhow::Result<Option<Strategies>> {
+    sampler.remote().map(|remote| Strategies::start(remote, runtime.handle())).transpose()
+}
+
 /// The agent's books as they are now.
-fn books(
-    config: &Config,
-    vitals: &Vitals,
-    records: &Tally,
-    sampler: &Sampler,
-    exporters: &[Exporter],
-    withheld: u64,
-) -> Books {
+fn books(config: &Config, vitals: &Vitals, records: &Tally, sampler: &Sampler, exporters: &[Exporter]) -> Books {
     let mut vitals = vitals.clone();
     vitals.lost.records = *records;
     let capacity = config.bounds.queue_spans.unwrap_or(config.output.limits.queue_spans) as u64;
@@ -307,7 +336,6 @@ fn books(
     Books {
         in_flight: vitals.requests.saturating_sub(vitals.spans + vitals.lost.requests.total()),
         sampling: sampler.counts(),
-        withheld,
         destinations: destinations.collect(),
         maps: vec![("RING".to_owned(), None, config.bounds.ring_bytes.into())],
         memory: vec![("ring", config.bounds.ring_bytes.into())],

@@ -85,8 +85,7 @@ pub struct Pipeline {
     connections: Table<SocketId, Box<Connection>>,
     /// Connections whose assembler waits for a record.
     waiting: Vec<SocketId>,
-    /// Connections that cannot be followed any further, since the last tick.
-    /// Law: unwanted.len() <= MOST_CONNECTIONS.
+    /// Connections of no use, since the last tick. Law: no more than records since then.
     unwanted: Vec<SocketId>,
     /// Processes that have facts, and whether they are traced.
     known: Table<u32, Watch>,
@@ -298,6 +297,8 @@ impl Pipeline {
 
     fn socket(&mut self, socket: &Socket) {
         if self.known.get(&socket.moment.task.pid) == Some(&Watch::Ignore) {
+            // The process was faster than the verdict on it.
+            self.unwanted.push(socket.id);
             return;
         }
         self.behind.vitals.sockets += 1;

@@ -44,7 +44,7 @@ use self::{
     jaeger::Strategies,
     policy::{Entry, Question, Verdict, decide},
     rates::{Key, Rates},
-    settings::{Delegate, Strategy},
+    settings::{Delegate, JaegerRemote, Strategy},
     threshold::{Claim, Randomness, Threshold, claimed},
 };
 use crate::{
@@ -195,7 +195,7 @@ impl Sampler {
     }
 
     /// Services whose strategy a Jaeger collector is to be asked for.
-    pub fn services(&self) -> impl Iterator<Item = &Arc<str>> {
+    pub fn services(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
         self.services.iter()
     }
 
@@ -203,6 +203,14 @@ impl Sampler {
     pub fn learned(&mut self, service: Arc<str>, remote: Remote) {
         if self.services.contains(&service) {
             self.remote.learn(service, remote);
+        }
+    }
+
+    /// Whom it wants to be asked, if anybody.
+    pub fn remote(&self) -> Option<&JaegerRemote> {
+        match &self.settings.root {
+            Strategy::JaegerRemote(remote) => Some(remote),
+            _ => None,
         }
     }
 

@@ -39,6 +39,11 @@ impl Agent {
     /// Starts the agent in `binary` and waits until its probes are live. `watched` are the flags that choose what is
     /// traced: other programs on this machine are nobody's business here.
     pub(crate) fn start(binary: &Path, output: Output<'_>, watched: &[String]) -> Result<Self> {
+        Self::with_budget(binary, output, watched, false)
+    }
+
+    /// The same with the budget that users have, if `budget` says so: without, it does everything whatever that takes.
+    pub(crate) fn with_budget(binary: &Path, output: Output<'_>, watched: &[String], budget: bool) -> Result<Self> {
         let mut command = Command::new(binary);
         // Settings of the developer's own collector would redirect the spans.
         for (name, _) in std::env::vars_os() {
@@ -46,8 +51,7 @@ impl Agent {
                 command.env_remove(name);
             }
         }
-        // What is measured is everything that the agent does, not how it does less.
-        command.env("SPANTAP_BUDGET_ENABLED", "false");
+        command.env("SPANTAP_BUDGET_ENABLED", budget.to_string());
         command.stdout(Stdio::null());
         match output {
             Output::Otlp(endpoint) => {

@@ -10,6 +10,7 @@ mod clock;
 mod conditions;
 mod exchange;
 mod figure;
+mod floor;
 mod footprint;
 mod instructions;
 mod load;

@@ -12,7 +12,7 @@ use super::{
     Destination, Mistake, Protocol, Tls,
     layers::{Layers, Origin},
     leaf::{self, Address, Exporter, Flag, Speech},
-    tree::{More, Settings, Spool},
+    tree::{More, Otlp, Settings, Signal, Spool},
 };
 use crate::export::{Limits, SpanLimits};
 
@@ -91,24 +91,85 @@ pub(super) fn destinations(settings: &Settings, layers: &mut Layers, warnings: &
 /// The one of `otlp` and `export.otlp`.
 fn collector(settings: &Settings, layers: &Layers, warnings: &mut Vec<String>) -> Result<Option<Destination>, Mistake> {
     let Some(endpoint) = endpoint(settings, layers) else { return Ok(None) };
-    let (all, traces) = (&settings.export.otlp, &settings.export.otlp.traces);
-    let protocol = traces.protocol.as_ref().or(all.protocol.as_ref()).map(|Speech(protocol)| *protocol);
-    let protocol = protocol.unwrap_or_else(|| usual_protocol(&endpoint, warnings));
-    let insecure = traces.insecure.as_ref().or(all.insecure.as_ref()) == Some(&Flag(true));
-    let headers = traces.headers.as_ref().or(all.headers.as_ref());
+    let otlp = &settings.export.otlp;
+    let collector = of_signal(&endpoint, TRACES_PATH, &otlp.traces, otlp, warnings)?;
+    let timeout =
+        settings.export.batch.timeout.as_ref().map_or(collector.timeout, |most| collector.timeout.min(most.0));
+    Ok(Some(Destination { timeout, ..collector }))
+}
+
+/// Who gets metrics: the collector of `export.otlp`, as far as `export.otlp.metrics` says nothing else, and the more
+/// collectors of `spans`. Without any endpoint it is the specification's default, if metrics are asked for.
+pub(super) fn of_metrics(
+    settings: &Settings,
+    spans: &[Destination],
+    layers: &mut Layers,
+    warnings: &mut Vec<String>,
+) -> Vec<Destination> {
+    let otlp = &settings.export.otlp;
+    let own = highest(
+        layers,
+        [
+            ("otlp", &settings.otlp, Form::Friendly),
+            ("export.otlp.metrics.endpoint", &otlp.metrics.endpoint, Form::Whole),
+            ("export.otlp.endpoint", &otlp.endpoint, Form::Friendly),
+        ],
+    );
+    let more = settings.export.destinations.iter().map(|more| more.name.0.as_str());
+    let more: Vec<_> = more.filter_map(|name| spans.iter().find(|known| known.name == name)?.for_metrics()).collect();
+    // An endpoint of traces alone says where that collector is: its metrics go there too, as they always have.
+    let beside = spans.iter().find(|known| known.name == super::OTLP).and_then(Destination::for_metrics);
+    let asked = settings.metrics.otlp && more.is_empty() && beside.is_none();
+    let usual = || {
+        let path = "metrics.otlp";
+        Endpoint { path: path.to_owned(), origin: layers.origin(path), text: String::new(), form: Form::Base }
+    };
+    let collector = match own.or_else(|| asked.then(usual)) {
+        Some(_) if settings.disabled == Some(Flag(true)) => None,
+        Some(endpoint) => {
+            // What is said of the endpoint of traces is said once.
+            let mut told = Vec::new();
+            let made = of_signal(&endpoint, METRICS_PATH, &otlp.metrics, otlp, &mut told);
+            warnings.extend(told.into_iter().filter(|_| endpoint.form == Form::Whole));
+            match made {
+                Ok(collector) => Some(collector),
+                Err(_) if endpoint.form != Form::Whole && beside.is_none() && !settings.metrics.otlp => None,
+                Err(mistake) => {
+                    layers.mistaken(endpoint.origin, mistake);
+                    None
+                }
+            }
+        }
+        None => beside,
+    };
+    collector.into_iter().chain(more).collect()
+}
+
+/// The collector at `endpoint` for one signal: `own` says what is different from `all`.
+fn of_signal(
+    endpoint: &Endpoint,
+    path: &str,
+    own: &Signal,
+    all: &Otlp,
+    warnings: &mut Vec<String>,
+) -> Result<Destination, Mistake> {
+    let protocol = own.protocol.as_ref().or(all.protocol.as_ref()).map(|Speech(protocol)| *protocol);
+    let protocol = protocol.unwrap_or_else(|| usual_protocol(endpoint, warnings));
+    let insecure = own.insecure.as_ref().or(all.insecure.as_ref()) == Some(&Flag(true));
+    let headers = own.headers.as_ref().or(all.headers.as_ref());
     let file =
         |one: &Option<leaf::File>, other: &Option<leaf::File>| one.as_ref().or(other.as_ref()).map(|f| f.0.clone());
-    Ok(Some(Destination {
+    Ok(Destination {
         headers: headers.map(pairs).unwrap_or_default(),
-        timeout: timeout(traces.timeout.as_ref().or(all.timeout.as_ref()), settings),
-        gzip: traces.compression.as_ref().or(all.compression.as_ref()).is_some_and(|gzip| gzip.0),
+        timeout: own.timeout.as_ref().or(all.timeout.as_ref()).map_or(DEFAULT_TIMEOUT, |time| time.0),
+        gzip: own.compression.as_ref().or(all.compression.as_ref()).is_some_and(|gzip| gzip.0),
         tls: Tls {
-            certificate: file(&traces.certificate, &all.certificate),
-            client_certificate: file(&traces.client_certificate, &all.client_certificate),
-            client_key: file(&traces.client_key, &all.client_key),
+            certificate: file(&own.certificate, &all.certificate),
+            client_certificate: file(&own.client_certificate, &all.client_certificate),
+            client_key: file(&own.client_key, &all.client_key),
         },
-        ..Destination::new(url(&endpoint, protocol, insecure)?, protocol)
-    }))
+        ..Destination::new(url(endpoint, path, protocol, insecure)?, protocol)
+    })
 }
 
 /// `export.zipkin`, where `export.traces` asks for it.
@@ -146,7 +207,7 @@ fn another(more: &More, index: usize, layers: &Layers) -> Result<Destination, Mi
             client_certificate: file(&more.client_certificate),
             client_key: file(&more.client_key),
         },
-        ..Destination::new(url(&endpoint, protocol, false)?, protocol)
+        ..Destination::new(url(&endpoint, TRACES_PATH, protocol, false)?, protocol)
     })
 }
 
@@ -220,20 +281,14 @@ enum Form {
 fn endpoint(settings: &Settings, layers: &Layers) -> Option<Endpoint> {
     const LIST: &str = "export.traces";
     let otlp = &settings.export.otlp;
-    let written: [(&str, &Option<Address>, Form); 3] = [
-        ("otlp", &settings.otlp, Form::Friendly),
-        ("export.otlp.traces.endpoint", &otlp.traces.endpoint, Form::Whole),
-        ("export.otlp.endpoint", &otlp.endpoint, Form::Friendly),
-    ];
-    let mut best: Option<Endpoint> = None;
-    for (path, address, form) in written {
-        let Some(Address(text)) = address else { continue };
-        let origin = layers.origin(path);
-        let form = if form == Form::Friendly && matches!(origin, Origin::Standard(_)) { Form::Base } else { form };
-        if best.as_ref().is_none_or(|best| best.origin.rank() < origin.rank()) {
-            best = Some(Endpoint { path: path.to_owned(), origin, text: text.clone(), form });
-        }
-    }
+    let best = highest(
+        layers,
+        [
+            ("otlp", &settings.otlp, Form::Friendly),
+            ("export.otlp.traces.endpoint", &otlp.traces.endpoint, Form::Whole),
+            ("export.otlp.endpoint", &otlp.endpoint, Form::Friendly),
+        ],
+    );
     let (listed, wanted) = (!settings.export.traces.is_empty(), names(settings, Kind::Otlp));
     let list = layers.origin(LIST);
     match best {
@@ -245,6 +300,20 @@ fn endpoint(settings: &Settings, layers: &Layers) -> Option<Endpoint> {
         }
         best => best,
     }
+}
+
+/// The one of `written` that stands in the highest layer; of a layer's, the first.
+fn highest(layers: &Layers, written: [(&str, &Option<Address>, Form); 3]) -> Option<Endpoint> {
+    let mut best: Option<Endpoint> = None;
+    for (path, address, form) in written {
+        let Some(Address(text)) = address else { continue };
+        let origin = layers.origin(path);
+        let form = if form == Form::Friendly && matches!(origin, Origin::Standard(_)) { Form::Base } else { form };
+        if best.as_ref().is_none_or(|best| best.origin.rank() < origin.rank()) {
+            best = Some(Endpoint { path: path.to_owned(), origin, text: text.clone(), form });
+        }
+    }
+    best
 }
 
 fn usual_protocol(endpoint: &Endpoint, warnings: &mut Vec<String>) -> Protocol {
@@ -262,7 +331,8 @@ fn usual_protocol(endpoint: &Endpoint, warnings: &mut Vec<String>) -> Protocol {
     Protocol::HttpProtobuf
 }
 
-fn url(endpoint: &Endpoint, protocol: Protocol, insecure: bool) -> Result<String, Mistake> {
+/// Where a signal with the path `signal` is sent to.
+fn url(endpoint: &Endpoint, signal: &str, protocol: Protocol, insecure: bool) -> Result<String, Mistake> {
     let mut text = endpoint.text.clone();
     if text.is_empty() {
         text = match protocol {
@@ -291,21 +361,28 @@ fn url(endpoint: &Endpoint, protocol: Protocol, insecure: bool) -> Result<String
         (Protocol::Grpc, _) => text,
         // "the only exception is that if an URL contains no path part, the root path / MUST be used".
         (_, Form::Whole) => url.into(),
-        (_, Form::Friendly) if url.path().ends_with(TRACES_PATH) => url.into(),
-        (_, Form::Base | Form::Friendly) => signal_url(url),
+        // Somebody has named the collector by the path of one signal.
+        (_, Form::Friendly) if url.path().ends_with(TRACES_PATH) => {
+            let base = url.path().trim_end_matches(TRACES_PATH).to_owned();
+            let mut url = url;
+            url.set_path(&base);
+            signal_url(url, signal)
+        }
+        (_, Form::Base | Form::Friendly) => signal_url(url, signal),
     })
 }
 
 /// "if the endpoint is http://collector:4318/mycollector/, traces are sent to
 /// http://collector:4318/mycollector/v1/traces".
-fn signal_url(mut base: Url) -> String {
-    let path = format!("{}{TRACES_PATH}", base.path().trim_end_matches('/'));
+fn signal_url(mut base: Url, signal: &str) -> String {
+    let path = format!("{}{signal}", base.path().trim_end_matches('/'));
     base.set_path(&path);
     base.into()
 }
 
-/// The signal's path in OTLP/HTTP.
+/// The signals' paths in OTLP/HTTP.
 const TRACES_PATH: &str = "/v1/traces";
+const METRICS_PATH: &str = "/v1/metrics";
 
 /// Where collectors speak gRPC.
 const GRPC_PORT: u16 = 4317;

@@ -23,7 +23,7 @@ pub(super) fn lay(variables: &mut Variables<'_>, layers: &mut Layers) {
     for (name, path, kind) in TABLE {
         put(variables, layers, name, path, *kind);
     }
-    for (signal, below) in [("", ""), ("TRACES_", "traces.")] {
+    for (signal, below) in [("", ""), ("TRACES_", "traces."), ("METRICS_", "metrics.")] {
         for (suffix, key, kind) in OTLP {
             let (name, path) = (format!("OTEL_EXPORTER_OTLP_{signal}{suffix}"), format!("export.otlp.{below}{key}"));
             put(variables, layers, &name, &path, *kind);

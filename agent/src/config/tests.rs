@@ -353,6 +353,68 @@ fn the_reference_page_is_made_from_the_types() {
 }
 
 #[test]
+fn metrics_have_variables_of_their_own() {
+    let to = |variables: &[(&str, &str)]| {
+        let (config, _) = run("spantap", variables, PIPE);
+        let Output { metric_destinations: to, .. } = config.output;
+        assert!(to.iter().all(|to| to.spool.is_none()), "what waits on disk is spans: {to:?}");
+        to
+    };
+    let endpoints = |variables: &[(&str, &str)]| -> Vec<String> {
+        to(variables).iter().map(|to| format!("{} {}", to.protocol.name(), to.endpoint)).collect()
+    };
+    let metrics = ("OTEL_METRICS_EXPORTER", "otlp");
+    let base = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318/tenant/");
+    let own = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://m:9090/api/v1/otlp/v1/metrics");
+    for (variables, expected) in [
+        (&[metrics][..], &["http/protobuf http://localhost:4318/v1/metrics"][..]),
+        (&[metrics, ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "grpc")], &["grpc http://localhost:4317"]),
+        (&[metrics, base], &["http/protobuf http://c:4318/tenant/v1/metrics"]),
+        (&[metrics, base, own], &["http/protobuf http://m:9090/api/v1/otlp/v1/metrics"]),
+        (
+            &[metrics, own, ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json")],
+            &["http/json http://m:9090/api/v1/otlp/v1/metrics"],
+        ),
+        (&[metrics, base, ("OTEL_SDK_DISABLED", "true")], &[]),
+        // Where only traces have an endpoint, their collector is asked.
+        (
+            &[metrics, ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://t:4318/v1/traces")],
+            &["http/protobuf http://t:4318/v1/metrics"],
+        ),
+        (&[metrics, ("SPANTAP_OTLP", "http://c:4318/v1/traces")], &["http/protobuf http://c:4318/v1/metrics"]),
+        (
+            &[metrics, base, ("SPANTAP_EXPORT_DESTINATIONS", "[{name: b, endpoint: 'http://b:4317'}]")],
+            &["http/protobuf http://c:4318/tenant/v1/metrics", "grpc http://b:4317"],
+        ),
+        (&[("SPANTAP_PRINT", "text")], &[]),
+    ] {
+        assert_eq!(endpoints(variables), expected, "{variables:?}");
+    }
+    let made = to(&[
+        metrics,
+        base,
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=all"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "api-key=traces"),
+        ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "api-key=m%20n"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "1500"),
+        ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", "/ca.pem"),
+        ("OTEL_EXPORTER_OTLP_METRICS_CLIENT_CERTIFICATE", "/me.pem"),
+        ("OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY", "/me.key"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "9000"),
+        ("SPANTAP_EXPORT_SPOOL_PATH", "/var/lib/spool"),
+    ]);
+    let [made] = &made[..] else { panic!("{made:?}") };
+    assert_eq!(made.headers, [("api-key".to_owned(), "m n".to_owned())]);
+    assert_eq!((made.timeout, made.gzip), (Duration::from_millis(1500), true));
+    let path = |path: &str| Some(path.into());
+    let tls = Tls { certificate: path("/ca.pem"), client_certificate: path("/me.pem"), client_key: path("/me.key") };
+    assert_eq!(made.tls, tls);
+    let told = mistakes("spantap", &[metrics, ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "m:4318")]);
+    assert!(told.contains("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT has no http:// or https:// in front"), "{told}");
+}
+
+#[test]
 fn kinds_of_processes_are_sampled_and_exported_by_rules_of_their_own() {
     let text = "export: {destinations: [{name: audit, endpoint: 'http://a:4317'}]}\n\
                 targets:\n  - {name: batch, user: [cron], cgroup: '/batch/**', port: 80, sampling: {probability: 0.5}, export: [audit]}\n  \

@@ -219,6 +219,8 @@ pub(super) struct Otlp {
     pub(super) client_key: Option<File>,
     /// What is different for traces.
     pub(super) traces: Signal,
+    /// What is different for metrics, where `metrics.otlp` asks for them.
+    pub(super) metrics: Signal,
 }
 
 /// What is different for one signal.

@@ -18,6 +18,8 @@ pub struct Books {
     pub in_flight: u64,
     /// What became of traces.
     pub sampling: sample::Counts,
+    /// Questions for sampling strategies, by what became of them.
+    pub asked: Option<[(&'static str, u64); 2]>,
     /// Spans that no destination got because of the rule for their process.
     pub withheld: u64,
     /// By destination: its name, what waits for it, how much may, and what it took.
@@ -96,6 +98,12 @@ pub fn families(books: &Books, since: Timestamp) -> Vec<Family> {
     let early = [("overdue", sampling.overdue), ("crowded", sampling.crowded)];
     page.counts("spantap_sampling_early", "Traces that were decided about before their end.", "reason", early);
 
+    page.counts(
+        "spantap_sampling_strategies",
+        "Questions for sampling strategies, by what became of them.",
+        "result",
+        books.asked.into_iter().flatten(),
+    );
     page.total(
         "spantap_spans_withheld",
         "Spans whose process is under a rule that names no destination.",

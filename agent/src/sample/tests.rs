@@ -227,7 +227,7 @@ fn local_parents_have_delegates_of_their_own() {
 
 #[test]
 fn jaegers_answers_are_used_when_they_come() {
-    let root = Strategy::JaegerRemote(settings::JaegerRemote { initial: 0.0, ..settings::JaegerRemote::default() });
+    let root = Strategy::JaegerRemote(JaegerRemote { initial: 0.0, ..JaegerRemote::default() });
     let mut stage = stage(Settings { root, ..Settings::default() });
     assert_eq!(stage.take(span(0xff, 1), 0).wait(500).left(), "");
     let services: Vec<_> = stage.sampler.services().cloned().collect();

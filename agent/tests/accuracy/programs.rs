@@ -119,8 +119,21 @@ impl Runtime {
 
 /// Whether a program is on the path.
 pub(crate) fn is_installed(program: &str) -> bool {
+    installed(program).is_some()
+}
+
+/// Where `program` is. Debian has the version in some names: `php-fpm8.2`.
+pub(crate) fn installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+    let is_it = |name: &str| {
+        name.strip_prefix(program)
+            .is_some_and(|rest| rest.chars().all(|letter| letter.is_ascii_digit() || letter == '.'))
+    };
+    let entries = std::env::split_paths(&path).filter_map(|directory| fs::read_dir(directory).ok()).flatten();
+    let files =
+        entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_it)).map(|entry| entry.path());
+    // The one without a version comes first.
+    files.filter(|file| file.is_file()).min()
 }
 
 /// The program made of `script`, made now unless it is newer: a booted machine reads it and has nowhere to write it.

@@ -61,6 +61,7 @@ pub(crate) const SHORTFALLS: &[Shortfall] = &[
             "unix-read-by-splice",
             "nginx-to-python-over-unix",
             "nginx-to-fastcgi-over-unix",
+            "nginx-to-php-fpm-over-unix",
         ],
         why: "unix sockets are not followed: only the probes number their bytes, and calls that this tier does not see would \
               leave no gap; nor does a system call's exit tell a new socket from an old one at the same address",

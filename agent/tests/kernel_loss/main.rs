@@ -17,7 +17,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{Error, Read as _, Seek as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd,
     process::Stdio,
     ptr,
@@ -87,6 +87,31 @@ fn a_consumer_that_stands_still_and_goes_on() {
         let answered = account.spans.iter().filter(|span| span.path == path && span.status.is_some()).count();
         assert_eq!(answered, 2, "{path}: {:#?}", account.summary);
     }
+}
+
+#[test]
+fn sockets_that_have_no_room_for_what_is_known_of_them() {
+    // In a thread of its own, with which the namespace goes.
+    thread::spawn(|| {
+        let Some((server, limit)) = server().and_then(|_| Some((namespace()?, "/proc/sys/net/core/optmem_max"))) else {
+            return;
+        };
+        let usual = fs::read_to_string(limit).expect("a limit");
+        let agent = Agent::start(server.port(), JSON, "", Reader::Eager);
+        // `omem_charge` of `net/core/bpf_sk_storage.c`: a socket's values count against what it may hold beside its buffers.
+        fs::write(limit, "1").expect("this namespace is ours");
+        let unseen = server.ask(2, 20);
+        fs::write(limit, usual).expect("this namespace is ours");
+        let seen = ask_in_sight(&agent, &mut server.connect(), 20);
+        let account = agent.stop(libc::SIGINT);
+        account.is_right();
+        let losses = &account.summary.losses.records;
+        assert!(losses.of("socket_state_full") >= 2 * unseen, "{unseen} unseen: {:#?}", account.summary);
+        assert_eq!((account.summary.requests, account.summary.spans), (2 * 20, 2 * 20), "{:#?}", account.summary);
+        assert_eq!(account.spans.iter().filter(|span| seen.contains(&span.path)).count(), 2 * seen.len());
+    })
+    .join()
+    .expect("the thread's own claims");
 }
 
 #[test]
@@ -428,6 +453,28 @@ fn server() -> Option<Server> {
             None
         }
     }
+}
+
+/// A server in a network namespace of this thread and of those that it starts, whose limits are its own: none before
+/// Linux 6.8.
+fn namespace() -> Option<Server> {
+    // SAFETY: it takes no pointer.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "{}", Error::last_os_error());
+    if !fs::exists("/proc/sys/net/core/optmem_max").expect("it can be asked for") {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: sockets of all namespaces share one limit here");
+        return None;
+    }
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket for the call");
+    // SAFETY: zeros are valid for every field.
+    let mut loopback: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in loopback.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    loopback.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the kernel reads one `ifreq`, which lives until it returns.
+    let failed = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const loopback) };
+    assert_eq!(failed, 0, "{}", Error::last_os_error());
+    Some(Server::start())
 }
 
 /// Makes requests on new connections until one is shown, status and all.

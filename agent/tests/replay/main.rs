@@ -134,7 +134,9 @@ fn a_request_under_way_at_the_end_is_truncated() {
 
 #[test]
 fn the_records_of_an_ignored_process_become_nothing() {
-    let stage = stage().ignore(SHOP).accept('a', SHOP).reads('a', "GET / HTTP/1.1\r\nHost: x\r\n\r\n").writes('a', OK);
+    let mut stage =
+        stage().ignore(SHOP).accept('a', SHOP).reads('a', "GET / HTTP/1.1\r\nHost: x\r\n\r\n").writes('a', OK);
+    assert_eq!(stage.unwanted(), 1, "the probes need not go on");
     let stage = stage.wait_ms(1_500);
     assert_eq!(stage.vitals().strays, 0);
     stage.becomes(&[]);

@@ -12,6 +12,7 @@ pub(super) fn of(name: &str) -> Option<f64> {
 const BUDGETS: &[(&str, f64)] = &[
     ("nginx_throughput_loss_pct", 3.0),
     ("nginx_p99_added_us", 50.0),
+    ("flood_throughput_loss_pct", 3.0),
     ("service_1ms_throughput_loss_pct", 0.5),
     ("exchange_captured_pct", 8.0),
     ("exchange_non_target_pct", 3.0),

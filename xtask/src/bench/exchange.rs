@@ -19,6 +19,7 @@ use super::{
     Bench,
     clock::thread_cpu,
     figure::{Report, quantile},
+    floor::{self, Does, Floor},
     pair,
     sink::Sink,
 };
@@ -29,7 +30,8 @@ pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let sink = Sink::open()?;
     let (http, other) = (request(), vec![0xa5; REQUEST]);
     let us = executable_name()?;
-    let [mut captured, mut non_target, mut non_http, mut call] = [const { Vec::new() }; 4];
+    let lowest = floor::build()?;
+    let [mut captured, mut non_target, mut non_http, mut nothing, mut record, mut call] = [const { Vec::new() }; 6];
     for round in 0..bench.effort.choose(9, 3) {
         // A pair for each: all three against a measurement of their own time.
         for (bytes, excluded, samples) in
@@ -45,12 +47,23 @@ pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
             let (off, on) = pair(
                 round,
                 &mut (),
-                |()| exchange_ns(bytes, |_| Ok(None)),
+                |()| exchange_ns(bytes, |_| Ok(()), |()| Ok(())),
                 |()| {
-                    exchange_ns(bytes, |port| {
-                        Agent::start(&bench.agent, Output::Otlp(&sink.endpoint()), &watched(port)).map(Some)
-                    })
+                    exchange_ns(
+                        bytes,
+                        |port| Agent::start(&bench.agent, Output::Otlp(&sink.endpoint()), &watched(port)),
+                        |agent| agent.stop().map(drop),
+                    )
                 },
+            )?;
+            samples.push(100.0 * (on / off - 1.0));
+        }
+        for (does, samples) in [(Does::Nothing, &mut nothing), (Does::Record, &mut record)] {
+            let (off, on) = pair(
+                round,
+                &mut (),
+                |()| exchange_ns(&http, |_| Ok(()), |()| Ok(())),
+                |()| exchange_ns(&http, |_| Floor::start(&lowest, does), |_| Ok(())),
             )?;
             samples.push(100.0 * (on / off - 1.0));
         }
@@ -70,15 +83,21 @@ pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     report.add("exchange_captured_pct", "%", 2.0, captured);
     report.add("exchange_non_target_pct", "%", 1.5, non_target);
     report.add("exchange_non_http_pct", "%", 1.5, non_http);
+    report.add("floor_empty_programs_pct", "%", 1.5, nothing);
+    report.add("floor_empty_records_pct", "%", 1.5, record);
     report.add("getpid_ns", "ns", 1.0, call);
     bulk(bench, &sink, report)
 }
 
-/// CPU time of an exchange on a new connection, opened after `start` has started an agent or has not.
-fn exchange_ns(request: &[u8], start: impl FnOnce(u16) -> Result<Option<Agent>>) -> Result<f64> {
+/// CPU time of an exchange on a new connection, opened between `start` and `stop` of whatever is measured.
+fn exchange_ns<T>(
+    request: &[u8],
+    start: impl FnOnce(u16) -> Result<T>,
+    stop: impl FnOnce(T) -> Result<()>,
+) -> Result<f64> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("open a connection")?;
     let address = listener.local_addr().context("open a connection")?;
-    let agent = start(address.port())?;
+    let measured = start(address.port())?;
     let mut client = TcpStream::connect(address).context("open a connection")?;
     let (mut server, _) = listener.accept().context("open a connection")?;
     for end in [&client, &server] {
@@ -99,9 +118,7 @@ fn exchange_ns(request: &[u8], start: impl FnOnce(u16) -> Result<Option<Agent>>)
         // The agent comes after: a ring that overflows is cheaper to write to.
         thread::sleep(PAUSE);
     }
-    if let Some(agent) = agent {
-        agent.stop()?;
-    }
+    stop(measured)?;
     // Interrupts of other work only ever add: the quieter batches say what the calls cost.
     batches.sort_by(f64::total_cmp);
     Ok(quantile(&batches, 0.25))

@@ -21,6 +21,7 @@ use crate::agent::{Agent, Output};
 /// The part `overhead`.
 pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     nginx(bench, report)?;
+    flood(bench, report)?;
     service::measure(bench, report)?;
     exchange::measure(bench, report)
 }
@@ -67,6 +68,32 @@ fn nginx(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// More requests than the machine can serve with every one a span, and an agent with the budget that users have: what
+/// nginx loses once the agent has stepped down as far as it will.
+fn flood(bench: &Bench, report: &mut Report) -> Result<()> {
+    let mut server = Nginx::start()?;
+    let sink = Sink::open()?;
+    let watched = ["--port".to_owned(), server.address.port().to_string()];
+    let mut losses = Vec::new();
+    for round in 0..bench.effort.choose(7, 3) {
+        let (off, on) = pair(
+            round,
+            &mut server,
+            |server| saturate(server.address, FLOOD),
+            |server| {
+                let agent = Agent::with_budget(&bench.agent, Output::Otlp(&sink.endpoint()), &watched, true)?;
+                saturate(server.address, STEPS_DOWN)?;
+                let seen = saturate(server.address, FLOOD)?;
+                agent.stop()?;
+                Ok(seen)
+            },
+        )?;
+        losses.push(100.0 * (1.0 - on.rate / off.rate));
+    }
+    report.add("flood_throughput_loss_pct", "%", 1.5, losses);
+    Ok(())
+}
+
 /// One half of a pair.
 struct Run {
     seen: Saturation,
@@ -90,3 +117,9 @@ impl Run {
         Ok(Self { seen, server_cpu: per_request(server), machine_cpu: per_request(machine) })
     }
 }
+
+/// Seconds of a flood that are measured.
+const FLOOD: u32 = 3;
+
+/// Seconds until the agent has stepped down twice: it waits three before each.
+const STEPS_DOWN: u32 = 12;

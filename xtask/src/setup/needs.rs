@@ -133,6 +133,16 @@ pub(crate) const NEEDS: &[Need] = &[
     on_path("go", "a traced service: net/http", &["golang-go"]),
     on_path("javac", "a traced service: com.sun.net.httpserver", &["default-jdk-headless"]),
     on_path("nginx", "the proxy in front of them (Debian starts one on port 80)", &["nginx"]),
+    Need {
+        name: "php-fpm",
+        why: "a service behind nginx that does not speak HTTP",
+        takes: "half a minute",
+        purpose: Purpose::Services,
+        found: Found::If(has_php_fpm),
+        packages: &["php-fpm"],
+        then: None,
+        otherwise: "install PHP-FPM, as /usr/sbin/php-fpm with or without its version",
+    },
     on_path("curl", "the first client of the services", &["curl"]),
     for_backends("java", "runs Zipkin", "java", &["default-jre-headless"]),
     for_backends("maven", "fetches Zipkin", "mvn", &["maven"]),
@@ -237,6 +247,12 @@ const fn program(
         then: None,
         otherwise: "install it from wherever you like; only the path matters",
     }
+}
+
+/// Debian has the version in its name.
+fn has_php_fpm() -> bool {
+    let entries = fs::read_dir("/usr/sbin").into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"php-fpm"))
 }
 
 fn is_static(file: &Path) -> bool {

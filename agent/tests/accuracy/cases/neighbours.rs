@@ -18,12 +18,14 @@ use crate::{
     case::Case,
     ground::{Ground, Told},
     process::{Process, wait_until},
+    programs::installed,
     truth::Window,
 };
 
 pub(super) const CASES: &[Case] = &[
     Case::code("nginx-to-python-over-unix", proxied).needs(&["nginx", "python3"]).late().quick(),
     Case::code("nginx-to-fastcgi-over-unix", fastcgi).needs(&["nginx", "python3"]).late(),
+    Case::code("nginx-to-php-fpm-over-unix", php_fpm).needs(&["nginx", "php-fpm"]).late(),
     Case::code("tls-neighbour", tls).needs(&["openssl"]),
 ];
 
@@ -31,9 +33,11 @@ pub(super) const CASES: &[Case] = &[
 fn proxied(ground: &mut Ground) -> Result<(), String> {
     ground.watch_family()?;
     ground.expect_joined();
-    let directory = services(ground, "unix_service.py", |socket| {
-        format!("location / {{ proxy_pass http://unix:{socket}:/$http_x_to; }}")
-    })?;
+    let directory = services(
+        ground,
+        |_, socket| python("unix_service.py", socket),
+        |socket| format!("location / {{ proxy_pass http://unix:{socket}:/$http_x_to; }}"),
+    )?;
     for _ in 0..5 {
         let (asked_for, passed_on) = (ground.id(), ground.id());
         let all = ask(ground.port(0), &asked_for, &passed_on)?;
@@ -44,12 +48,43 @@ fn proxied(ground: &mut Ground) -> Result<(), String> {
     Ok(())
 }
 
-/// The same with a service that speaks FastCGI, as PHP-FPM does: an edge without spans.
+/// The same with a service that speaks FastCGI: an edge without spans.
 fn fastcgi(ground: &mut Ground) -> Result<(), String> {
+    behind_fastcgi(ground, |_, socket| python("fastcgi_service.py", socket))
+}
+
+/// The same with PHP-FPM, whose workers accept for themselves.
+fn php_fpm(ground: &mut Ground) -> Result<(), String> {
+    behind_fastcgi(ground, |directory, socket| {
+        let program = installed("php-fpm").ok_or("php-fpm has gone")?;
+        let (at, socket) = (directory.display(), socket.display());
+        let configuration = format!(
+            "[global]\nerror_log = {at}/php.log\ndaemonize = no\n\
+             [www]\nuser = root\nlisten = {socket}\npm = static\npm.max_children = 2\n"
+        );
+        let (file, script) = (directory.join("php-fpm.conf"), directory.join("index.php"));
+        let written = fs::write(&file, configuration)
+            .and_then(|()| fs::write(script, "<?php header('Content-Length: 5'); echo 'hello';"));
+        written.map_err(|e| format!("write php-fpm.conf: {e}"))?;
+        let mut command = Command::new(program);
+        command.arg("--allow-to-run-as-root").arg("--fpm-config").arg(file);
+        Ok(command)
+    })
+}
+
+fn behind_fastcgi(
+    ground: &mut Ground,
+    service: impl FnOnce(&Path, &Path) -> Result<Command, String>,
+) -> Result<(), String> {
     ground.watch_family()?;
     ground.expect_joined();
-    let directory = services(ground, "fastcgi_service.py", |socket| {
-        format!("location / {{ fastcgi_pass unix:{socket}; fastcgi_param REQUEST_URI $request_uri; }}")
+    let directory = services(ground, service, |socket| {
+        let script = Path::new(socket).with_file_name("index.php");
+        format!(
+            "location / {{ fastcgi_pass unix:{socket}; fastcgi_param REQUEST_METHOD $request_method;
+                fastcgi_param REQUEST_URI $request_uri; fastcgi_param SCRIPT_FILENAME {}; }}",
+            script.display()
+        )
     })?;
     for _ in 0..3 {
         let id = ground.id();
@@ -113,15 +148,25 @@ fn tls(ground: &mut Ground) -> Result<(), String> {
     Ok(())
 }
 
-/// Starts a service behind a unix socket, and nginx before it on the first port.
-fn services(ground: &mut Ground, script: &str, location: impl FnOnce(&str) -> String) -> Result<TempDir, String> {
+/// The service that `script` is, behind a unix socket.
+fn python(script: &str, socket: &Path) -> Result<Command, String> {
+    let mut python = Command::new("python3");
+    python.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/accuracy/programs").join(script)).arg(socket);
+    Ok(python)
+}
+
+/// Starts a service behind a unix socket, and nginx before it on the first port. `service` gets a folder and the socket.
+fn services(
+    ground: &mut Ground,
+    service: impl FnOnce(&Path, &Path) -> Result<Command, String>,
+    location: impl FnOnce(&str) -> String,
+) -> Result<TempDir, String> {
     let directory = TempDir::new().map_err(|e| format!("temporary directory: {e}"))?;
     let socket = directory.path().join("service.sock");
-    let mut python = Command::new("python3");
-    python.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/accuracy/programs").join(script)).arg(&socket);
-    let service = Process::start(script, python.stdin(Stdio::null()).stdout(Stdio::null()))?;
+    let mut command = service(directory.path(), &socket)?;
+    let service = Process::start("service", command.stdin(Stdio::null()).stdout(Stdio::null()))?;
     if !wait_until(START_DEADLINE, || socket.exists()) {
-        return Err(format!("{script} does not listen"));
+        return Err(format!("{:?} does not listen", command.get_program()));
     }
     let (at, port) = (directory.path().to_string_lossy().into_owned(), ground.port(0));
     let configuration = format!(
