@@ -189,10 +189,13 @@ fn span(kind: SpanKind, attributes: Vec<Attribute>) -> ServiceSpan {
 #[derive(Default)]
 struct Model {
     attributes: BTreeMap<String, Known>,
-    /// By the id of a group: what it extends, and its attributes with their requirement levels, empty where it has none.
-    groups: BTreeMap<String, (Option<String>, Vec<(String, String)>)>,
+    /// By id.
+    groups: BTreeMap<String, Group>,
     metrics: BTreeMap<String, Metric>,
 }
+
+/// What a group extends, and its attributes with their requirement levels, empty where it gives none.
+type Group = (Option<String>, Vec<(String, String)>);
 
 struct Known {
     described_as: String,
