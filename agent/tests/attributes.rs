@@ -2,28 +2,19 @@
 //! What spans and resources say is what `docs/attributes.md` says they do.
 //!
 //! In: that page, the agent's sources, and exchanges that make the parser say everything it can. Out: the claims that
-//! they agree. It does not check values.
+//! they agree. It does not check values; `conventions.rs` knows what the conventions say.
+
+#[path = "support/exchanges.rs"]
+mod exchanges;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs,
-    path::{Path, PathBuf},
-    sync::Arc,
+    fs,
+    path::PathBuf,
 };
 
-use spantap::{
-    attribute::{Attribute, Value},
-    enrich::{HostFacts, process::Resources},
-    event::{Unix, UnixName},
-    process::{ProcessFacts, ProcessId, Runtime},
-    protocol::{
-        Link, Message, Parser, Side,
-        disclosure::{Capture, Disclosure, Headers, Settings},
-        http1::{Http1, SILENCE},
-    },
-    time::{Moment, Timestamp},
-};
-use spantap_common::{endpoint::Endpoint, event::unix::Named};
+use exchanges::{exchanges, resource, type_of};
+use spantap::attribute::Attribute;
 
 /// A row of the page.
 #[derive(Debug, Eq, PartialEq)]
@@ -58,23 +49,6 @@ fn what_is_emitted_has_the_documented_type_at_the_documented_kind() {
         ["http.route", "process.owner", "spantap.context.source", "spantap.link.method", "spantap.route.source"];
     let silent: Vec<_> = page.keys().filter(|key| !emitted.contains(key.as_str())).collect();
     assert_eq!(silent, elsewhere, "documented, and not emitted by any of the exchanges");
-}
-
-#[test]
-fn names_and_types_are_those_of_the_published_model() {
-    let Some(model) = env::var_os("SPANTAP_SEMCONV_MODEL").map(PathBuf::from) else {
-        println!("SKIPPED: SPANTAP_SEMCONV_MODEL does not name a checkout's folder `model`");
-        return;
-    };
-    let published = published(&model);
-    assert!(published.len() > 500, "no model in {}", model.display());
-    for (key, row) in page().iter().filter(|(key, _)| !key.starts_with("spantap.")) {
-        let described_as = match key.strip_suffix(TEMPLATE) {
-            Some(_) => format!("template[{}]", row.described_as),
-            None => row.described_as.clone(),
-        };
-        assert_eq!(published.get(key.trim_end_matches(TEMPLATE)), Some(&described_as), "{key}");
-    }
 }
 
 // --- The page and the sources ---
@@ -153,125 +127,6 @@ fn sources() -> Vec<String> {
     sources
 }
 
-/// By name, the types of the conventions' attributes. The model is YAML; this reads the two of its lines that matter.
-fn published(model: &Path) -> BTreeMap<String, String> {
-    let mut published = BTreeMap::new();
-    let mut folders = vec![model.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("a readable model") {
-            let path = entry.expect("a readable model").path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let mut name = None;
-            for line in fs::read_to_string(&path).unwrap_or_default().lines() {
-                let line = line.trim();
-                if let Some(id) = line.strip_prefix("- id: ").or(line.strip_prefix("- key: ")) {
-                    name = Some(id.trim().to_owned());
-                } else if let Some(described_as) = line.strip_prefix("type:") {
-                    // An enumeration's type is the list of its members, which are texts here.
-                    let described_as = if described_as.trim().is_empty() { "string" } else { described_as.trim() };
-                    if let Some(name) = name.take() {
-                        published.entry(name).or_insert(described_as.to_owned());
-                    }
-                }
-            }
-        }
-    }
-    published
-}
-
 fn manifest() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-// --- Exchanges and a process that say everything ---
-
-fn exchanges() -> Vec<(&'static str, Vec<Attribute>)> {
-    const RICH: &str = "PURGE /a?b=c HTTP/1.1\r\nHost: shop:8080\r\nUser-Agent: x\r\nX-Forwarded-For: 1.2.3.4\r\nb3: d\r\nX-Tenant: 7\r\n\r\n";
-    const PLAIN: &str = "GET / HTTP/1.0\r\n\r\n";
-    const TUNNEL: &str = "CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n";
-    let mut all = Vec::new();
-    for (role, kind) in [(Side::Server, "SERVER"), (Side::Client, "CLIENT")] {
-        for request in [RICH, PLAIN, TUNNEL] {
-            for response in
-                ["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"]
-            {
-                all.push((kind, said(role, request, response, 0)));
-            }
-        }
-        let long = format!("HTTP/1.1 200 OK\r\nX-Tenant: {}\r\nContent-Length: 0\r\n\r\n", "7".repeat(2000));
-        all.push((kind, said(role, RICH, &long, 0)));
-        // A response whose end is hidden.
-        all.push((kind, said(role, PLAIN, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 100)));
-        let named = if role == Side::Server { Named::Local } else { Named::Peer };
-        let name = UnixName::new(b"/run/shop.sock").expect("a name");
-        let (local, peer) = (Endpoint::unix(1), Endpoint::unix(2));
-        let link = Link { role, local, peer, unix: Some(Unix { peer_pid: 7, name: Some((named, name)) }) };
-        all.push((kind, said_over(link, RICH, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 0)));
-    }
-    all
-}
-
-/// The attributes of a request and of its response, after which `missing` bytes were lost, and silence.
-fn said(role: Side, request: &str, response: &str, missing: u64) -> Vec<Attribute> {
-    let (local, peer) = (Endpoint::v4([10, 0, 0, 1], 80), Endpoint::v4([10, 0, 0, 2], 40_000));
-    said_over(Link { role, local, peer, unix: None }, request, response, missing)
-}
-
-fn said_over(link: Link, request: &str, response: &str, missing: u64) -> Vec<Attribute> {
-    let mut parser = Http1::telling(link, disclosure());
-    let (mut out, at) = (Vec::new(), Moment::default());
-    parser.bytes(Side::Client, request.as_bytes(), 0, at, &mut out);
-    parser.bytes(Side::Server, response.as_bytes(), 0, at, &mut out);
-    if missing > 0 {
-        parser.gap(Side::Server, missing, &[], at, &mut out);
-        parser.tick(Timestamp::default().plus(SILENCE), &mut out);
-    }
-    let (requests, responses) = out.iter().fold((0, 0), |(requests, responses), message| match message {
-        Message::Request(_) => (requests + 1, responses),
-        Message::Response(_) => (requests, responses + 1),
-        Message::Lost(_) | Message::Damaged(_) => (requests, responses),
-    });
-    assert_eq!((requests, responses), (1, 1), "an exchange: {out:?}");
-    let attributes = out.into_iter().map(|message| match message {
-        Message::Request(request) => request.attributes,
-        Message::Response(response) => response.attributes.into_vec(),
-        Message::Lost(_) | Message::Damaged(_) => Vec::new(),
-    });
-    attributes.flatten().collect()
-}
-
-/// Tells everything.
-fn disclosure() -> Arc<Disclosure> {
-    let tenant = || vec!["x-tenant".to_owned()];
-    let headers = || Headers { request_headers: tenant(), response_headers: tenant() };
-    let capture = Capture { server: headers(), client: headers(), body_sizes: true };
-    Arc::new(Disclosure::new(&Settings { capture, ..Settings::default() }).expect("good settings"))
-}
-
-fn resource() -> Vec<Attribute> {
-    let text = str::to_owned;
-    let host = HostFacts { name: text("shop-1"), id: text("0123"), arch: text("amd64"), booted: 1 };
-    let mut resources = Resources::new(host);
-    let facts = ProcessFacts {
-        id: ProcessId { pid: 7, started: 1 },
-        command: text("shop"),
-        executable: text("/usr/bin/shop"),
-        cgroup: format!("/system.slice/docker-{}.scope", "a".repeat(64)),
-        owner: Some(text("www")),
-        runtime: Runtime::Python,
-        ..ProcessFacts::default()
-    };
-    resources.learn(&facts, Timestamp::default());
-    resources.resource(7, Timestamp::default()).attributes.clone()
-}
-
-fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Static(_) | Value::Text(_) | Value::Shared(_) => "string",
-        Value::Int(_) => "int",
-        Value::Texts(_) => "string[]",
-    }
 }

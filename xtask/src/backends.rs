@@ -55,7 +55,7 @@ enum Cost {
 }
 
 /// In the order of testing.
-const BACKENDS: [Backend; 9] = [
+const BACKENDS: [Backend; 10] = [
     Backend { name: "collector", cost: Cost::Minutes, fetch: fetch::collector, test: collector::test },
     Backend { name: "connectors", cost: Cost::Minutes, fetch: fetch::collector, test: connectors::test },
     Backend { name: "tiers", cost: Cost::Minutes, fetch: fetch::collector, test: tiers::test },
@@ -64,7 +64,8 @@ const BACKENDS: [Backend; 9] = [
     Backend { name: "zipkin", cost: Cost::Minutes, fetch: fetch::zipkin, test: zipkin::test },
     Backend { name: "jaeger", cost: Cost::Long, fetch: fetch::jaeger, test: jaeger::test },
     Backend { name: "xray", cost: Cost::Long, fetch: fetch::xray, test: configurations::of_xray },
-    Backend { name: "vendors", cost: Cost::Long, fetch: fetch::vendors, test: configurations::of_vendors },
+    Backend { name: "google", cost: Cost::Long, fetch: fetch::google, test: configurations::of_google },
+    Backend { name: "datadog", cost: Cost::Long, fetch: fetch::datadog, test: configurations::of_datadog },
 ];
 
 /// What came of the tests.

@@ -65,7 +65,7 @@ enum Command {
         /// Run only tests whose name contains this; `backends [NAME…]` sends traces to real backends instead
         filter: Option<String>,
         /// After `backends`: collector, connectors, tiers, configurations, prometheus, zipkin (all of these by default),
-        /// jaeger, xray, vendors
+        /// jaeger, xray, google, datadog
         names: Vec<String>,
         /// After `backends`: those as well that take a quarter of an hour to build
         #[arg(long)]

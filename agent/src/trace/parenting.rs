@@ -66,10 +66,10 @@ fn evidence(runtime: Runtime) -> Vec<Box<dyn Source>> {
             [header()].into_iter().chain(tasks()).chain([thread(), content(), turns]).collect()
         }
         // Pools of threads, whose wakes the probes follow.
-        Runtime::Java | Runtime::Ruby | Runtime::Dotnet => {
-            vec![header(), thread(), content(), Box::new(Handoffs::default()), turns()]
+        Runtime::Java => vec![header(), thread(), content(), Box::new(Handoffs::default()), turns()],
+        Runtime::Native | Runtime::Ruby | Runtime::Php | Runtime::Dotnet => {
+            vec![header(), thread(), content(), turns()]
         }
-        Runtime::Native | Runtime::Php => vec![header(), thread(), content(), turns()],
     }
 }
 

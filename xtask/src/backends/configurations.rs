@@ -2,11 +2,12 @@
 //! The delivered configurations, loaded by the programs that they are for.
 //!
 //! In: a collector, and the files of `deploy/backends`. Out: whether its `validate` takes every file whose components it
-//! has. That builds each component's configuration and asks it to check itself; nothing is connected to. The files for
+//! has; vendors' exporters are in collectors of their own. That builds each component's configuration and asks it to check itself; nothing is connected to. The files for
 //! spantap itself are validated by it.
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -24,62 +25,52 @@ pub(super) fn common(collector: &Path, agent: &Path) -> Result<String> {
         if name.ends_with(".spantap.yaml") {
             let mut command = Command::new(agent);
             validated(&name, command.args(["--config"]).arg(&path).arg("--validate"))?;
-        } else if VENDORS.iter().all(|vendor| vendor.file != name) {
+        } else if ![GOOGLE, XRAY, DATADOG].contains(&name.as_str()) {
             validate(collector, &name, &path)?;
         } else {
             continue;
         }
         good.push(name);
     }
-    Ok(format!("the collector 0.158.0 and spantap take {}", good.join(", ")))
+    // A test of the test: validation looks at names.
+    let misspelt =
+        fs::read_to_string(root().join("deploy/backends/honeycomb.yaml"))?.replace("compression:", "compresion:");
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("misspelt.yaml");
+    fs::write(&path, misspelt)?;
+    ensure!(validate(collector, "misspelt.yaml", &path).is_err(), "the collector takes a misspelt key");
+    Ok(format!("the collector 0.158.0 and spantap take {}; the collector refuses a misspelt key", good.join(", ")))
 }
 
-/// Google's and Datadog's, by the collector that has their exporters.
-pub(super) fn of_vendors(collector: &Path, _agent: &Path) -> Result<String> {
-    by_vendors_exporter(collector, "0.158.0")
+/// Google's, by a collector that has its exporter.
+pub(super) fn of_google(collector: &Path, _agent: &Path) -> Result<String> {
+    validate(collector, GOOGLE, &root().join("deploy/backends").join(GOOGLE))?;
+    Ok(format!("the collector 0.158.0 takes {GOOGLE}"))
 }
 
 /// X-Ray's.
 pub(super) fn of_xray(collector: &Path, _agent: &Path) -> Result<String> {
-    by_vendors_exporter(collector, "0.159.0")
+    validate(collector, XRAY, &root().join("deploy/backends").join(XRAY))?;
+    Ok(format!("the collector 0.159.0 takes {XRAY}"))
 }
 
-fn by_vendors_exporter(collector: &Path, release: &str) -> Result<String> {
-    let mut said = Vec::new();
-    for Vendor { file, without, .. } in VENDORS.into_iter().filter(|vendor| vendor.release == release) {
-        let path = root().join("deploy/backends").join(file);
-        if without.is_empty() {
-            validate(collector, file, &path)?;
-            said.push(file.to_owned());
-            continue;
-        }
-        let text = fs::read_to_string(&path).with_context(|| format!("read {file}"))?;
-        let mut config: Value = serde_saphyr::from_str(&text).with_context(|| format!("understand {file}"))?;
-        remove(&mut config, without);
-        let folder = tempfile::tempdir()?;
-        let rest = folder.path().join(file);
-        // Whatever is JSON is YAML.
-        fs::write(&rest, config.to_string())?;
-        validate(collector, file, &rest)?;
-        said.push(format!("{file} without its {without}"));
-    }
-    Ok(format!("the collector {release} takes {}", said.join(" and ")))
+/// Datadog's, of which only what loads the exporter's settings can be built.
+pub(super) fn of_datadog(loader: &Path, _agent: &Path) -> Result<String> {
+    let text = fs::read_to_string(root().join("deploy/backends").join(DATADOG)).context("read Datadog's file")?;
+    let text = SECRETS.iter().fold(text, |text, (name, secret)| text.replace(&format!("${{env:{name}}}"), secret));
+    let config: Value = serde_saphyr::from_str(&text).context("understand Datadog's file")?;
+    let settings = &config["exporters"]["datadog"];
+    ensure!(settings.is_object(), "no exporter in {DATADOG}");
+    let mut child = Command::new(loader).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().context("its standard input was piped")?.write_all(settings.to_string().as_bytes())?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "{DATADOG}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(format!("Datadog's exporter 0.158.0 takes its settings of {DATADOG}; its connector cannot be had"))
 }
 
-/// A file with an exporter that only a collector built for it has.
-struct Vendor {
-    file: &'static str,
-    /// Of the collector that has it.
-    release: &'static str,
-    /// A component that cannot be had, and is taken out before the rest is validated.
-    without: &'static str,
-}
-
-const VENDORS: [Vendor; 3] = [
-    Vendor { file: "google-cloud-trace.yaml", release: "0.158.0", without: "" },
-    Vendor { file: "datadog.yaml", release: "0.158.0", without: "datadog/connector" },
-    Vendor { file: "aws-xray.yaml", release: "0.159.0", without: "" },
-];
+const GOOGLE: &str = "google-cloud-trace.yaml";
+const XRAY: &str = "aws-xray.yaml";
+const DATADOG: &str = "datadog.yaml";
 
 /// What the files take from the environment: nobody's.
 const SECRETS: [(&str, &str); 7] = [
@@ -100,7 +91,7 @@ fn delivered() -> Result<Vec<PathBuf>> {
     }
     files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
     files.sort();
-    ensure!(files.len() > VENDORS.len(), "no configurations in {}", folder.display());
+    ensure!(!files.is_empty(), "no configurations in {}", folder.display());
     Ok(files)
 }
 
@@ -119,59 +110,4 @@ fn validated(name: &str, command: &mut Command) -> Result<()> {
         bail!("{name}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     }
     Ok(())
-}
-
-/// Takes a component out of a collector's configuration: where it is set up, where pipelines name it, and pipelines that
-/// had no other.
-fn remove(config: &mut Value, component: &str) {
-    for kind in ["receivers", "processors", "exporters", "connectors"] {
-        if let Some(components) = config.get_mut(kind).and_then(Value::as_object_mut) {
-            components.remove(component);
-        }
-    }
-    // A section that is empty is set up as nothing, which is not taken.
-    if let Some(sections) = config.as_object_mut() {
-        sections.retain(|_, section| section.as_object().is_none_or(|section| !section.is_empty()));
-    }
-    if let Some(pipelines) = config.pointer_mut("/service/pipelines").and_then(Value::as_object_mut) {
-        for pipeline in pipelines.values_mut() {
-            for list in pipeline.as_object_mut().into_iter().flat_map(|pipeline| pipeline.values_mut()) {
-                if let Some(names) = list.as_array_mut() {
-                    names.retain(|name| name != component);
-                }
-            }
-        }
-        let lacks = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
-        pipelines.retain(|_, pipeline| !lacks(&pipeline["receivers"]) && !lacks(&pipeline["exporters"]));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_component_goes_with_the_pipelines_that_had_no_other() {
-        let mut config = json!({
-            "connectors": {"c": {}},
-            "exporters": {"e": {}},
-            "service": {"pipelines": {
-                "traces": {"receivers": ["r"], "exporters": ["c", "e"]},
-                "metrics": {"receivers": ["c"], "exporters": ["e"]},
-            }},
-        });
-        remove(&mut config, "c");
-        let pipelines = json!({"traces": {"receivers": ["r"], "exporters": ["e"]}});
-        assert_eq!(config, json!({"exporters": {"e": {}}, "service": {"pipelines": pipelines}}));
-    }
-
-    #[test]
-    fn every_file_of_a_vendor_is_delivered() {
-        let delivered: Vec<_> = delivered().unwrap().iter().map(|path| name(path)).collect();
-        for vendor in VENDORS {
-            assert!(delivered.iter().any(|name| name == vendor.file), "{}", vendor.file);
-        }
-    }
 }

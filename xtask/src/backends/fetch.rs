@@ -19,12 +19,7 @@ use crate::command::{answer, find, root, run};
 pub(super) fn jaeger() -> Result<PathBuf> {
     made("jaeger", JAEGER, |folder, program| {
         fs::write(folder.join("go.mod"), JAEGER)?;
-        // Its sums go with it: whoever requires a module of this size would have to collect them anew.
-        let module = ["mod", "download", "-json", "github.com/jaegertracing/jaeger@v1.76.0"];
-        let described = answer(go(folder)?.args(module)).context("fetch Jaeger's module")?;
-        let described: serde_json::Value = serde_json::from_str(&described)?;
-        let sums = Path::new(described["Dir"].as_str().context("a module has a folder")?).join("go.sum");
-        fs::write(folder.join("go.sum"), fs::read(sums)?)?;
+        take_sums(folder, "github.com/jaegertracing/jaeger@v1.76.0")?;
         let package = "github.com/jaegertracing/jaeger/cmd/jaeger";
         run(go(folder)?.args(["build", "-mod=mod", "-ldflags", "-s -w", "-o"]).arg(program).arg(package))
     })
@@ -35,14 +30,28 @@ pub(super) fn collector() -> Result<PathBuf> {
     otelcol("otelcol", "0.158.0", include_str!("collector-manifest.yaml"))
 }
 
-/// The same release with vendors' exporters, and nothing else: `vendors-manifest.yaml`.
-pub(super) fn vendors() -> Result<PathBuf> {
-    otelcol("otelcol-vendors", "0.158.0", include_str!("vendors-manifest.yaml"))
+/// The same release with Google's exporter: `google-manifest.yaml`.
+pub(super) fn google() -> Result<PathBuf> {
+    otelcol("otelcol-google", "0.158.0", include_str!("google-manifest.yaml"))
 }
 
 /// Another release with X-Ray's exporter, some of whose modules of 0.158.0 cannot be had: `xray-manifest.yaml`.
 pub(super) fn xray() -> Result<PathBuf> {
     otelcol("otelcol-xray", "0.159.0", include_str!("xray-manifest.yaml"))
+}
+
+/// What loads the settings of Datadog's exporter 0.158.0 by its own code: `datadog.go`.
+pub(super) fn datadog() -> Result<PathBuf> {
+    let program = include_str!("datadog.go");
+    made("datadog-settings", &format!("{DATADOG}{program}"), |folder, unfinished| {
+        fs::write(folder.join("main.go"), program)?;
+        fs::write(folder.join("go.mod"), DATADOG)?;
+        // Its place among the modules; none of its packages is used, and it cannot be had.
+        fs::create_dir_all(folder.join("none"))?;
+        fs::write(folder.join("none/go.mod"), format!("module {CONTRIB}/internal/datadog\n\ngo 1.25.0\n"))?;
+        take_sums(folder, &format!("{CONTRIB}/exporter/datadogexporter@v0.158.0"))?;
+        run(go(folder)?.args(["build", "-mod=mod", "-ldflags", "-s -w", "-o"]).arg(unfinished).arg("."))
+    })
 }
 
 /// A collector by its own builder.
@@ -94,6 +103,15 @@ fn made(name: &str, recipe: &str, make: impl FnOnce(&Path, &Path) -> Result<()>)
     Ok(program)
 }
 
+/// The sums of a module's own modules go with it: whoever requires one of this size would have to collect them anew.
+fn take_sums(folder: &Path, module: &str) -> Result<()> {
+    let described = answer(go(folder)?.args(["mod", "download", "-json", module]));
+    let described = described.with_context(|| format!("fetch the module {module}"))?;
+    let described: serde_json::Value = serde_json::from_str(&described)?;
+    let sums = Path::new(described["Dir"].as_str().context("a module has a folder")?).join("go.sum");
+    fs::write(folder.join("go.sum"), fs::read(sums)?).context("take a module's sums")
+}
+
 fn go(folder: &Path) -> Result<Command> {
     let go = find("go").or_else(|| Some(PathBuf::from("/usr/local/go/bin/go")).filter(|go| go.exists()));
     let mut command =
@@ -117,4 +135,19 @@ go 1.24.6
 require github.com/jaegertracing/jaeger v1.76.0
 
 replace github.com/Shopify/sarama => github.com/Shopify/sarama v1.33.0
+";
+
+const CONTRIB: &str = "github.com/open-telemetry/opentelemetry-collector-contrib";
+
+const DATADOG: &str = "\
+module datadogsettings
+
+go 1.25.0
+
+require (
+	github.com/open-telemetry/opentelemetry-collector-contrib/pkg/datadog v0.158.0
+	go.opentelemetry.io/collector/confmap v1.64.0
+)
+
+replace github.com/open-telemetry/opentelemetry-collector-contrib/internal/datadog => ./none
 ";

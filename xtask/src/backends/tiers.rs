@@ -25,12 +25,14 @@ pub(super) fn test(program: &Path, agent: &Path) -> Result<String> {
     let local = |port: u16| format!("127.0.0.1:{port}");
     let mut servers = Vec::new();
     for (port, folder) in [(a, &folders[0]), (b, &folders[1])] {
-        let environment = [("SAMPLER", local(port)), ("OUT", folder.path().display().to_string())];
+        let environment =
+            [("SAMPLER", local(port)), ("OUT", folder.path().display().to_string()), ("METRICS", "none".to_owned())];
         servers.push(Server::start(program, &["--config", &file("tail-sampling.yaml")], &environment, folder.path())?);
         until("a sampler to be ready", || Ok(http::reaches(port)))?;
     }
     // The balancer last: one that finds no sampler waits five seconds to try again.
-    let environment = [("BALANCER", local(front)), ("TIER_A", local(a)), ("TIER_B", local(b))];
+    let environment =
+        [("BALANCER", local(front)), ("TIER_A", local(a)), ("TIER_B", local(b)), ("METRICS", "none".to_owned())];
     let config = file("tail-sampling-balancer.yaml");
     servers.push(Server::start(program, &["--config", &config], &environment, folders[2].path())?);
     until("the balancer to be ready", || Ok(http::reaches(front)))?;

@@ -66,6 +66,8 @@ struct Call {
     told: SmallVec<[ExchangeId; 2]>,
     /// Whether one of them had rivals.
     crowded: bool,
+    /// Whether somebody else was told of it.
+    rivals: bool,
 }
 
 impl Source for Handoffs {
@@ -83,7 +85,13 @@ impl Source for Handoffs {
                     self.told(request, by, self.requests.len() > 1, claims);
                 }
                 if self.waiting.len() < MOST_CALLS {
-                    let made = Call { at: act.at, requests: self.received, told: SmallVec::new(), crowded: false };
+                    let made = Call {
+                        at: act.at,
+                        requests: self.received,
+                        told: SmallVec::new(),
+                        crowded: false,
+                        rivals: false,
+                    };
                     self.calls.insert(call, made);
                     self.waiting.push_back(call);
                 }
@@ -105,8 +113,9 @@ impl Source for Handoffs {
     }
 
     fn overdue(&self, call: ExchangeId) -> Option<(ExchangeId, LinkMethod)> {
-        match self.calls.get(&call)?.told.as_slice() {
-            [request] if self.record.is_good() => Some((*request, LinkMethod::Handoff)),
+        let call = self.calls.get(&call)?;
+        match call.told.as_slice() {
+            [request] if self.record.is_good() && !call.rivals => Some((*request, LinkMethod::Handoff)),
             _ => None,
         }
     }
@@ -138,9 +147,25 @@ impl Handoffs {
     }
 
     fn answering(&mut self, request: ExchangeId, by: Task, crowded: bool, claims: &mut Claims) {
-        // A thread that has several requests, or answers what another one has read, waits for nothing in particular.
-        if let Some(known) = self.alone_of(by.tid).filter(|known| known.id == request) {
+        let Some(ordinal) = self.ordinals.get(&request) else { return };
+        let Some(known) = self.requests.get(ordinal).copied() else { return };
+        // A thread that has several requests, or answers what another one has read, waits for nothing in particular: this is
+        // another kind of process. But it is a rival of those that do.
+        if self.alone_of(by.tid).is_some_and(|alone| alone.id == request) {
             self.told(known, by, crowded, claims);
+        } else {
+            self.record.several();
+            self.rival(known, by);
+        }
+    }
+
+    /// Whoever has written for this request was told of responses, and none of the calls can be claimed for it.
+    fn rival(&mut self, request: Request, by: Task) {
+        for name in by.identity.into_iter().filter(|name| *name != 0) {
+            let call = self.reads.get(&name).and_then(|id| self.calls.get_mut(id));
+            if let Some(call) = call.filter(|call| call.at >= request.since) {
+                call.rivals = true;
+            }
         }
     }
 
@@ -186,9 +211,9 @@ impl Handoffs {
         let was_good = self.record.is_good();
         match call.told.as_slice() {
             [] => {}
-            [request] => {
+            [request] if !call.rivals => {
                 if call.crowded {
-                    self.record.right();
+                    self.record.one();
                 }
                 if self.record.is_good() {
                     claims.is(id, *request, LinkMethod::Handoff);
@@ -196,7 +221,7 @@ impl Handoffs {
                     self.held.push((id, *request));
                 }
             }
-            _ => self.record.wrong(),
+            _ => self.record.several(),
         }
         match (was_good, self.record.is_good()) {
             (true, false) => {
@@ -225,12 +250,12 @@ impl Record {
         self.one >= PROOFS && self.several * MOST_DOUBTFUL <= self.one
     }
 
-    fn right(&mut self) {
+    fn one(&mut self) {
         self.one += 1;
         self.age();
     }
 
-    fn wrong(&mut self) {
+    fn several(&mut self) {
         self.several += 1;
         self.age();
     }
@@ -345,6 +370,14 @@ mod tests {
         let play = made(believed().receives('B', V), 'b', 1).receives('A', W);
         let play = answered(answered(play, 'A', W, [1, 0, 0]), 'B', V, [0; 3]).waits_ms(200);
         assert_eq!(play.verdict('b'), Some(Verdict::Unknown));
+    }
+
+    #[test]
+    fn a_thread_that_has_read_the_response_itself_is_a_rival() {
+        // C was read by a thread that hands requests over; A's was told of the response when it got a lock.
+        let play = made(believed().receives('A', W).receives('C', V), 'c', 1);
+        let play = answered(answered(play, 'A', W, [1, 0, 0]), 'C', 22, [1, 0, 0]).waits_ms(200);
+        assert_eq!(play.verdict('c'), Some(Verdict::Unknown));
     }
 
     #[test]
