@@ -10,6 +10,7 @@
 //! ```
 
 mod arguments;
+mod declarative;
 pub mod environment;
 mod file;
 mod layers;
@@ -37,6 +38,7 @@ use spantap_common::abi::RING_BYTES;
 
 use self::{
     arguments::{Arguments, CommandArguments, Given},
+    declarative::Declared,
     environment::{Environment, Variables},
     layers::{Layers, Node, Origin, Value},
     leaf::{Flag, Pattern, Port, Time, When},
@@ -448,8 +450,13 @@ fn layers(named: Option<(Origin, PathBuf)>, given: Vec<Given>, variables: &mut V
             Err(mistake) => layers.mistaken(origin, mistake),
         }
     }
-    standard::lay(variables, &mut layers);
-    sampling::lay(variables, &mut layers);
+    match variables.text(DECLARATIVE) {
+        Some(path) => lay_declarative(&path, variables, &mut layers),
+        None => {
+            standard::lay(variables, &mut layers);
+            sampling::lay(variables, &mut layers);
+        }
+    }
     let shape = layers.shape().clone();
     for (path, setting) in shape.settings() {
         let name = schema::variable(&path);
@@ -471,6 +478,32 @@ fn layers(named: Option<(Origin, PathBuf)>, given: Vec<Given>, variables: &mut V
         layers.put(path, node);
     }
     layers
+}
+
+/// What OpenTelemetry's own file says, in the place of its variables: "When OTEL_CONFIG_FILE is set, all other environment
+/// variables besides those referenced in the configuration file for environment variable substitution MUST be ignored."
+/// <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#declarative-configuration>
+fn lay_declarative(path: &str, variables: &mut Variables<'_>, layers: &mut Layers) {
+    let origin = Origin::Variable(DECLARATIVE.to_owned());
+    let text = variables.file(Path::new(path)).map_err(|error| {
+        let fix = "give the path of a YAML file that this user can read".to_owned();
+        origin.mistake("", &format!("names {path}, which cannot be read ({error})"), fix)
+    });
+    let parsed = text.and_then(|text| Ok((file::parse(path, &text)?, text)));
+    let (node, text) = match parsed {
+        Ok(parsed) => parsed,
+        Err(mistake) => return layers.mistaken(origin, mistake),
+    };
+    let Declared { settings, warnings, mistakes } =
+        declarative::read(declarative::declared(node), &|name| variables.text(name));
+    mistakes.into_iter().for_each(|(origin, mistake)| layers.mistaken(origin, mistake));
+    settings.into_iter().for_each(|(path, node)| layers.put(&path, node));
+    warnings.into_iter().for_each(|warning| variables.warn(warning));
+    let ignored = |name: &String| name.starts_with("OTEL_") && name != DECLARATIVE && !text.contains(name.as_str());
+    let ignored: Vec<_> = variables.names().into_iter().filter(ignored).collect();
+    if !ignored.is_empty() {
+        variables.warn(format!("{DECLARATIVE} is set, which other variables give way to: {}", ignored.join(", ")));
+    }
 }
 
 /// What the variable `name` says: a value, a list between commas, `key=value` pairs, or YAML where it is a group.
@@ -831,6 +864,9 @@ const OTLP: &str = "otlp";
 
 /// What Zipkin is called.
 const ZIPKIN: &str = "zipkin";
+
+/// Names a file of OpenTelemetry's.
+const DECLARATIVE: &str = "OTEL_CONFIG_FILE";
 
 /// The twin of `--config`.
 const CONFIG: &str = "SPANTAP_CONFIG";

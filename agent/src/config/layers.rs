@@ -25,6 +25,8 @@ pub(super) enum Origin {
     Default,
     /// In a file, at a line.
     File(Arc<str>, u64),
+    /// In a file of OpenTelemetry's declarative configuration, at a line.
+    Declared(Arc<str>, u64),
     /// In a variable that a specification defines.
     Standard(String),
     /// In a variable of spantap.
@@ -37,7 +39,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::File(file, line) => write!(f, "{file}:{line}"),
+            Self::File(file, line) | Self::Declared(file, line) => write!(f, "{file}:{line}"),
             Self::Standard(name) | Self::Variable(name) => write!(f, "env {name}"),
             Self::Flag(flag) => f.write_str(flag),
         }
@@ -50,7 +52,8 @@ impl Origin {
         match self {
             Self::Default => 0,
             Self::File(..) => 1,
-            Self::Standard(_) => 2,
+            // There are no standard variables where such a file is named.
+            Self::Declared(..) | Self::Standard(_) => 2,
             Self::Variable(_) => 3,
             Self::Flag(_) => 4,
         }
@@ -60,7 +63,7 @@ impl Origin {
     pub(super) fn name(&self, path: &str) -> String {
         match self {
             Self::Default => path.to_owned(),
-            Self::File(..) => format!("{self}: {path}"),
+            Self::File(..) | Self::Declared(..) => format!("{self}: {path}"),
             Self::Standard(name) | Self::Variable(name) => name.clone(),
             Self::Flag(flag) => (*flag).to_owned(),
         }
@@ -229,7 +232,7 @@ impl Layers {
     /// Every mistake so far: the file's by their lines, then those of the layers above it.
     pub(super) fn into_mistakes(mut self) -> Vec<Mistake> {
         self.mistakes.sort_by_key(|(origin, _)| match origin {
-            Origin::File(_, line) => (origin.rank(), *line),
+            Origin::File(_, line) | Origin::Declared(_, line) => (origin.rank(), *line),
             _ => (origin.rank(), 0),
         });
         self.mistakes.into_iter().map(|(_, mistake)| mistake).collect()

@@ -106,23 +106,34 @@ const OTLP: &[(&str, &str, Kind)] = &[
 ];
 
 /// Settings of the specification that are not obeyed here: said, not ignored in silence.
-const WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("OTEL_CONFIG_FILE", "write a file of spantap's own, see docs/configuration.md"),
-    ("OTEL_SERVICE_NAME", "services are named after their own environment, unit, script or executable"),
-];
+const WITHOUT_EFFECT: &[(&str, &str)] =
+    &[("OTEL_SERVICE_NAME", "services are named after their own environment, unit, script or executable")];
 
 /// "the W3C Baggage HTTP header format, except that additional semi-colon delimited metadata is not supported, i.e.:
 /// key1=value1,key2=value2. All attribute values MUST be considered strings."
 fn headers(variables: &mut Variables<'_>, name: &str) -> Option<Vec<(String, String)>> {
-    let text = variables.text(name)?;
-    let mut headers = Vec::new();
+    let (headers, bad) = headers_of(&variables.text(name)?);
+    for entry in bad {
+        variables.warn(format!("{name}: entry {entry} is not name=value and was ignored"));
+    }
+    Some(headers)
+}
+
+/// The headers of such a list, and which entries are none, counted from 1.
+pub(super) fn headers_of(text: &str) -> (Vec<(String, String)>, Vec<usize>) {
+    let (mut headers, mut bad) = (Vec::new(), Vec::new());
     for (index, pair) in text.split(',').enumerate().filter(|(_, pair)| !pair.trim().is_empty()) {
         match header(pair) {
             Some(header) => headers.push(header),
-            None => variables.warn(format!("{name}: entry {} is not name=value and was ignored", index + 1)),
+            None => bad.push(index + 1),
         }
     }
-    Some(headers)
+    (headers, bad)
+}
+
+/// `key=value` pairs with percent-encoded values, if the text is such a list.
+pub(super) fn attributes_of(text: &str) -> Option<Vec<(String, String)>> {
+    declared::parse(text)
 }
 
 fn header(pair: &str) -> Option<(String, String)> {
@@ -158,7 +169,7 @@ fn percent_decoded(text: &str) -> Option<String> {
 /// discarded and an error SHOULD be reported"
 /// (<https://opentelemetry.io/docs/specs/otel/resource/sdk/#specifying-resource-information-via-an-environment-variable>).
 fn attributes(variables: &mut Variables<'_>, name: &str) -> Option<Vec<(String, String)>> {
-    let parsed = declared::parse(&variables.text(name)?);
+    let parsed = attributes_of(&variables.text(name)?);
     if parsed.is_none() {
         variables.warn(format!("{name} is not a list of key=value with percent-encoded values and was ignored"));
     }

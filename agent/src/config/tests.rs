@@ -414,6 +414,134 @@ fn metrics_have_variables_of_their_own() {
     assert!(told.contains("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT has no http:// or https:// in front"), "{told}");
 }
 
+/// What is followed of OpenTelemetry's own file, in the shape of the schema's examples.
+const DECLARATIVE_FILE: &str = r#"
+file_format: "1.0"
+disabled: false
+log_level: info
+resource:
+  attributes:
+    - name: deployment.environment.name
+      value: ${STAGE:-staging}
+      type: string
+  attributes_list: ${MORE}
+attribute_limits:
+  attribute_count_limit: 64
+propagator:
+  composite: [{tracecontext: }]
+tracer_provider:
+  processors:
+    - batch:
+        schedule_delay: 2000
+        max_queue_size: 4096
+        max_export_batch_size: 256
+        export_timeout:
+        exporter:
+          otlp_http:
+            endpoint: ${OTLP}/v1/traces
+            tls: {ca_file: /ca.pem, cert_file: /me.pem, key_file: /me.key}
+            headers: [{name: api-key, value: "1234"}]
+            headers_list: api-key=ignored,tenant=a%20b
+            compression: gzip
+            timeout: 5000
+            encoding: json
+    - batch: {exporter: {otlp_grpc: {endpoint: "http://second:4317"}}}
+    - simple: {exporter: {console: }}
+  limits: {attribute_count_limit: 32, link_count_limit: 16}
+  sampler:
+    parent_based:
+      root: {trace_id_ratio_based: {ratio: 0.25}}
+      remote_parent_not_sampled: {always_on: }
+meter_provider:
+  readers:
+    - periodic:
+        interval: 15000
+        exporter: {otlp_http: {temporality_preference: delta, default_histogram_aggregation: base2_exponential_bucket_histogram}}
+    - pull: {exporter: {prometheus/development: {host: 0.0.0.0, port: 9999}}}
+instrumentation/development:
+  general: {http: {server: {request_captured_headers: [x-tenant]}}}
+"#;
+
+#[test]
+fn the_declarative_file_is_followed_in_the_place_of_the_variables() {
+    let (config, warnings) = run(
+        "spantap",
+        &[
+            ("OTEL_CONFIG_FILE", "otel.yaml"),
+            ("otel.yaml", DECLARATIVE_FILE),
+            ("OTLP", "https://collector:4318"),
+            ("MORE", "team=blue,deployment.environment.name=lost"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://unheard:4318"),
+            ("SPANTAP_EXPORT_BATCH_SPANS", "99"),
+        ],
+        PIPE,
+    );
+    assert_eq!(
+        warnings,
+        [
+            "otel.yaml:4: log_level has no effect here: set SPANTAP_LOG",
+            "otel.yaml:13: propagator has no effect here: every format is read, and none is written",
+            "OTEL_CONFIG_FILE is set, which other variables give way to: OTEL_EXPORTER_OTLP_ENDPOINT",
+        ]
+    );
+    let [first, second] = &config.output.destinations[..] else { panic!("{:?}", config.output.destinations) };
+    assert_eq!((&*first.endpoint, first.protocol), ("https://collector:4318/v1/traces", Protocol::HttpJson));
+    let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(first.headers, [header("api-key", "1234"), header("tenant", "a b")]);
+    assert_eq!((first.gzip, first.timeout), (true, Duration::from_secs(5)));
+    assert_eq!(first.tls.client_key, Some("/me.key".into()));
+    assert_eq!((&*second.name, &*second.endpoint, second.protocol), ("otlp-2", "http://second:4317", Protocol::Grpc));
+    assert!(config.output.print.is_some(), "console");
+    let limits = &config.output.limits;
+    assert_eq!((limits.delay, limits.queue_spans, limits.batch_spans), (Duration::from_secs(2), 4096, 99));
+    assert_eq!((limits.span.attributes, limits.span.links), (32, 16), "those of spans win");
+    let pairs = [header("deployment.environment.name", "staging"), header("team", "blue")];
+    assert_eq!(config.resource, pairs);
+    let sampling = &config.output.sampling;
+    assert_eq!(sampling.root, Strategy::Probability(0.25));
+    assert!(sampling.parent_based);
+    assert_eq!(sampling.remote_parent_not_sampled, sample::settings::Delegate::AlwaysOn);
+    let metrics = &config.output.metrics;
+    assert_eq!((metrics.otlp, metrics.export_interval_ms), (true, 15_000));
+    assert_eq!(metrics.listen, Some(([0, 0, 0, 0], 9999).into()));
+    let to: Vec<_> = config.output.metric_destinations.iter().map(|to| &*to.endpoint).collect();
+    assert_eq!(to, ["http://localhost:4318/v1/metrics", "http://second:4317"]);
+    assert_eq!(config.disclosure.capture.server.request_headers, ["x-tenant"]);
+}
+
+#[test]
+fn everything_in_the_declarative_file_that_is_not_understood_is_told() {
+    let text = "file_format: '0.3'\n\
+                tracer_providr: {}\n\
+                resource: {attributes: [{name: a}]}\n\
+                tracer_provider:\n  \
+                  processors:\n    \
+                    - batch: {schedule_delay: soon, exporter: {otlp_http: {endpont: x, headers_list: '%zz'}}}\n    \
+                    - bulk: {}\n  \
+                  sampler: {trace_id_ratio_based: {ratio: half}}\n  \
+                  limits: {link_count_limit: -1}\n\
+                attribute_limits: {attribute_count_limit: \"${1X}\"}\n";
+    let told = mistakes("spantap", &[("OTEL_CONFIG_FILE", "o.yaml"), ("o.yaml", text)]);
+    for expected in [
+        "o.yaml:1: file_format is \"0.3\"",
+        "o.yaml:2: tracer_providr is not understood\n       → did you mean tracer_provider?",
+        "o.yaml:3: resource.attributes[0] has no name and value",
+        "o.yaml:6: tracer_provider.processors[0].batch.schedule_delay is no number of milliseconds",
+        "o.yaml:6: tracer_provider.processors[0].batch.exporter.otlp_http.endpont is not understood\n       → did you mean endpoint?",
+        "headers_list is no list of name=value",
+        "o.yaml:7: tracer_provider.processors[1].bulk is not understood",
+        "o.yaml:8: tracer_provider.sampler.trace_id_ratio_based.ratio is no number",
+        "o.yaml:9: export.limits.links \"-1\" is not possible",
+        "o.yaml:10:  \"${1X}\" is no reference to a variable",
+    ] {
+        assert!(told.contains(expected), "no {expected} in\n{told}");
+    }
+    assert!(
+        mistakes("spantap", &[("OTEL_CONFIG_FILE", "none.yaml")])
+            .contains("OTEL_CONFIG_FILE names none.yaml, which cannot be read")
+    );
+}
+
 #[test]
 fn kinds_of_processes_are_sampled_and_exported_by_rules_of_their_own() {
     let text = "export: {destinations: [{name: audit, endpoint: 'http://a:4317'}]}\n\
