@@ -30,6 +30,8 @@ pub enum Value {
     Shared(Arc<str>),
     /// A count, a code or a port.
     Int(i64),
+    /// A share of one.
+    Share(f64),
     /// A header with its values.
     Texts(Vec<Box<str>>),
 }
@@ -50,7 +52,7 @@ impl Value {
             Self::Static(text) => Some(text),
             Self::Text(text) => Some(text),
             Self::Shared(text) => Some(text),
-            Self::Int(_) | Self::Texts(_) => None,
+            Self::Int(_) | Self::Share(_) | Self::Texts(_) => None,
         }
     }
 }
@@ -62,6 +64,7 @@ impl fmt::Display for Value {
             Self::Text(text) => f.write_str(text),
             Self::Shared(text) => f.write_str(text),
             Self::Int(number) => number.fmt(f),
+            Self::Share(share) => share.fmt(f),
             Self::Texts(texts) => f.write_str(&texts.join(",")),
         }
     }
@@ -82,6 +85,12 @@ impl From<String> for Value {
 impl From<Arc<str>> for Value {
     fn from(value: Arc<str>) -> Self {
         Self::Shared(value)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(share: f64) -> Self {
+        Self::Share(share)
     }
 }
 

@@ -58,7 +58,7 @@ use crate::{
     ladder::Budget,
     metrics, pipeline,
     protocol::disclosure::{self, Disclosure},
-    sample,
+    sample, trace,
 };
 
 /// Everything `run` needs to know.
@@ -148,6 +148,8 @@ pub struct Output {
     pub metric_destinations: Vec<Destination>,
     /// What spans are called.
     pub routes: route::Settings,
+    /// When a request is a call's parent.
+    pub parents: trace::Settings,
     /// The destinations of spans that fall under a rule for their process, by the rule's name.
     pub target_exports: BTreeMap<String, Vec<String>>,
     /// What is added to them on their way out, and what is taken away.
@@ -669,6 +671,7 @@ impl Desk<'_> {
             target_exports: self.settings.targets.iter().filter_map(tree::Target::exports).collect(),
             metrics: self.settings.metrics.clone(),
             routes: self.settings.routes.clone(),
+            parents: self.settings.parents,
             edits: self.settings.attributes.clone(),
             limits: otlp::limits(&self.settings, &mut self.variables.warnings),
         }
@@ -707,7 +710,8 @@ impl Desk<'_> {
         let edits = export::edit::mistakes(&self.settings.attributes);
         let disclosed = disclosed.into_iter().chain(edits).map(|told| (told, "see docs/privacy.md"));
         let metrics = self.settings.metrics.mistakes().into_iter().map(|told| (told, "see docs/configuration.md"));
-        for (told, page) in sampling.into_iter().chain(metrics).chain(disclosed) {
+        let parents = self.settings.parents.mistakes().into_iter().map(|told| (told, "see docs/parents.md"));
+        for (told, page) in sampling.into_iter().chain(metrics).chain(disclosed).chain(parents) {
             let (path, what) = told.split_once([' ', ':']).unwrap_or((&told, ""));
             let mut place = path;
             let mut origin = self.layers.origin(place);

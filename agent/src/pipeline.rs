@@ -24,7 +24,7 @@ use crate::{
     stream::{Assembler, Piece},
     table::Table,
     time::{Moment, Timestamp},
-    trace::{Opened, Span, SpanKind, Tracer},
+    trace::{self, Opened, Span, SpanKind, Tracer},
     vitals::Vitals,
 };
 
@@ -144,6 +144,11 @@ impl Pipeline {
     /// Attributes of every resource, where its process does not declare another value.
     pub fn describe_resources(&mut self, attributes: &[(String, String)]) {
         self.resources.also(attributes);
+    }
+
+    /// Takes likely requests for parents by these settings from now on.
+    pub fn trust(&mut self, settings: trace::Settings) {
+        self.behind.tracer.trust(settings);
     }
 
     /// Rules for kinds of processes. Who is known already stays under the rules of before.

@@ -139,6 +139,7 @@ pub fn run(config: &Config, source: Option<Source<'_>>) -> Result<(), RunError> 
 
     let mut pipeline = Pipeline::with_limits(preamble.seed, preamble.host, config.bounds.pipeline);
     pipeline.set_routes(routes(config)?);
+    pipeline.trust(config.output.parents);
     pipeline.describe_resources(&config.resource);
     pipeline.disclose(disclosure(config)?);
     pipeline.classify(classes(config)?);
@@ -372,6 +373,7 @@ pub fn replay(path: &Path, config: &Config) -> Result<(), RunError> {
     let Preamble { seed, host } = replayer.preamble().clone();
     let mut pipeline = Pipeline::new(seed, host);
     pipeline.set_routes(routes(config)?);
+    pipeline.trust(config.output.parents);
     pipeline.describe_resources(&config.resource);
     pipeline.disclose(disclosure(config)?);
     pipeline.classify(classes(config)?);

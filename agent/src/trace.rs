@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 pub use tracer::{Opened, Tracer};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -58,6 +59,36 @@ pub struct Span {
     pub task: Task,
     /// The server's TCP port, whoever it is that was seen; 0 over a unix socket.
     pub port: u16,
+}
+
+/// The attribute that names the evidence for a parent, or for a link.
+pub const LINK_METHOD: &str = "spantap.link.method";
+
+/// What an operator says about parents.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The confidence, from 0.5 to 1, from which on a request that is only likely to have made a call becomes its parent.
+    /// Below, the call is a root that links to the likeliest ones.
+    pub confidence: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        // One wrong parent in a hundred is the most that is promised.
+        Self { confidence: 0.99 }
+    }
+}
+
+impl Settings {
+    /// What cannot be followed.
+    pub fn mistakes(&self) -> Vec<String> {
+        // Below a half the likeliest of two is as often wrong as right.
+        if (0.5..=1.0).contains(&self.confidence) {
+            return Vec::new();
+        }
+        vec![format!("parents.confidence is a share from 0.5 to 1, not {}", self.confidence)]
+    }
 }
 
 /// A span's parent.

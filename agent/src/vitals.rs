@@ -125,6 +125,10 @@ pub struct Links {
     pub overdue: u64,
     /// Times that a source of evidence found itself wrong about a process, and fell silent for a while.
     pub distrusted: u64,
+    /// Calls that statistics had no time for.
+    pub unassigned: u64,
+    /// Links to likely parents that were left out, for their trace was not known yet.
+    pub unlinked: u64,
     /// Acts of processes that were judged early, for want of room.
     pub hurried: u64,
     /// Acts that came when later ones had been judged already: a head in pieces, an end that only silence told, a probe

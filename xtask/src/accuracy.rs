@@ -69,6 +69,65 @@ pub(crate) fn parents(arguments: &Parents) -> Result<()> {
     run(&mut command)
 }
 
+/// The command `accuracy assigned`.
+#[derive(Debug, Args)]
+pub(crate) struct Assigned {
+    /// Recordings, or folders of them: DeepTrace's spans (`*.json`, `*.json.gz`), or TraceWeaver's as one object a line
+    /// (`*.jsonl`, `*.jsonl.gz`); see docs/accuracy.md
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// How often each is laid over itself
+    #[arg(long, value_name = "N", value_delimiter = ',', default_values_t = [1, 2, 3, 4, 5, 6],
+          value_parser = clap::value_parser!(u8).range(1..=32))]
+    overlay: Vec<u8>,
+    /// Play each so many times and judge the last: what a process does is learned in the others
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
+    rounds: u8,
+    /// Of a hundred requests, how many pass an id on with their calls: exact evidence to learn from, and not judged
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=90))]
+    known: Option<u8>,
+    /// Write the rows to this file as a JSON list
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Plays them to the tracer alone, which is built in a minute where the agent takes many.
+pub(crate) fn assigned(arguments: &Assigned) -> Result<()> {
+    let mut files = Vec::new();
+    for file in &arguments.files {
+        recordings(file, &mut files)?;
+    }
+    if files.is_empty() {
+        bail!("no recording in {:?}", arguments.files);
+    }
+    let overlay: Vec<String> = arguments.overlay.iter().map(u8::to_string).collect();
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--release", "--package", "spantap-count", "--bin", "spantap-assigned", "--"]);
+    command.arg(arguments.json.as_deref().unwrap_or(Path::new("-")));
+    command.args([overlay.join(","), arguments.rounds.to_string()]);
+    command.arg(arguments.known.map_or("0,20".to_owned(), |known| known.to_string()));
+    run(command.args(files))
+}
+
+/// All of them in a folder, or the file itself.
+fn recordings(file: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    let opened = || format!("read {}", file.display());
+    if !file.metadata().with_context(opened)?.is_dir() {
+        found.push(file.to_path_buf());
+        return Ok(());
+    }
+    let entries = file.read_dir().with_context(opened)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut entries: Vec<PathBuf> = entries.collect::<std::io::Result<_>>().with_context(opened)?;
+    entries.sort();
+    for entry in entries {
+        let name = entry.to_string_lossy();
+        if entry.is_dir() || [".json", ".json.gz", ".jsonl", ".jsonl.gz"].iter().any(|end| name.ends_with(end)) {
+            recordings(&entry, found)?;
+        }
+    }
+    Ok(())
+}
+
 /// `cargo test` for one test of the agent, with the probes built.
 fn test(command: &str, program: &str, test: &str, profile: Profile) -> Result<Command> {
     ensure(&[Purpose::Build, Purpose::Services])?;

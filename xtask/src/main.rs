@@ -137,6 +137,9 @@ enum Accuracy {
     /// Whether calls hang under the requests they were made for, in one small service per concurrency model: a table,
     /// and exit 1 if a parent is wrong that may not be
     Parents(accuracy::Parents),
+    /// Whether `assigned` alone finds the right requests in recordings of others: a table, and what was claimed against
+    /// what was right. Needs no root
+    Assigned(accuracy::Assigned),
 }
 
 fn main() -> ExitCode {
@@ -155,6 +158,7 @@ fn main() -> ExitCode {
             accuracy::capture(&cases, json.as_deref(), build::Profile::new(release))
         }
         Command::Accuracy { of: Accuracy::Parents(arguments) } => accuracy::parents(&arguments),
+        Command::Accuracy { of: Accuracy::Assigned(arguments) } => accuracy::assigned(&arguments),
         Command::Bench { part, json, quick } => bench::bench(part, bench::Effort::new(quick), json.as_deref()),
         Command::Check => check::check(),
         Command::Tidy => check::tidy(),

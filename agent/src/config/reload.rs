@@ -40,6 +40,7 @@ impl Change {
             ("export", was.destinations != is.destinations || was.limits != is.limits),
             ("metrics", was.metrics != is.metrics || was.metric_destinations != is.metric_destinations),
             ("print", was.print != is.print),
+            ("parents", was.parents != is.parents),
             ("budget", old.budget != new.budget),
             ("tier", old.tier != new.tier),
             ("duration", old.duration != new.duration),

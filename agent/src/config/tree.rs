@@ -20,7 +20,7 @@ use crate::{
     ladder::Budget,
     metrics,
     protocol::disclosure::{Capture, Redact},
-    sample,
+    sample, trace,
 };
 
 /// The configuration of spantap.
@@ -79,6 +79,8 @@ pub(super) struct Settings {
     pub(super) metrics: metrics::Settings,
     /// What requests are called.
     pub(super) routes: route::Settings,
+    /// When a request counts as the one that a call was made for.
+    pub(super) parents: trace::Settings,
     /// What is told of requests beyond what spans have anyway.
     pub(super) capture: Capture,
     /// What is hidden beyond what is hidden anyway.

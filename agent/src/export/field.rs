@@ -66,6 +66,7 @@ pub(super) mod key_value {
 pub(super) mod any_value {
     pub(crate) const STRING: u8 = 1;
     pub(crate) const INT: u8 = 3;
+    pub(crate) const DOUBLE: u8 = 4;
     pub(crate) const ARRAY: u8 = 5;
 }
 

@@ -357,6 +357,7 @@ fn attributes<'a>(labels: impl Iterator<Item = (&'a str, &'a Value)>) -> Vec<Key
             Value::Text(value) => text(value),
             Value::Shared(value) => text(value),
             Value::Int(number) => any_value::Value::IntValue(*number),
+            Value::Share(share) => any_value::Value::DoubleValue(*share),
             Value::Texts(texts) => any_value::Value::ArrayValue(ArrayValue {
                 values: texts.iter().map(|value| any(text(value))).collect(),
             }),

@@ -13,7 +13,7 @@ use crate::{
     attribute::{Attribute, Value},
     enrich::Resource,
     time::WallOffset,
-    trace::{ParentSpan, Span, SpanKind, SpanLink},
+    trace::{LINK_METHOD, ParentSpan, Span, SpanKind, SpanLink},
 };
 
 /// Writes the fields of a `Span`.
@@ -116,6 +116,7 @@ fn write_value(value: &Value, characters: usize, out: &mut Message) {
         Value::Text(text) => string(text, out),
         Value::Shared(text) => string(text, out),
         Value::Int(number) => out.varint(field::any_value::INT, number.cast_unsigned()),
+        Value::Share(share) => out.fixed64(field::any_value::DOUBLE, share.to_bits()),
         Value::Texts(texts) => out.message(field::any_value::ARRAY, |out| {
             for text in texts {
                 out.message(field::array_value::VALUES, |out| string(text, out));
@@ -132,9 +133,6 @@ fn first(text: &str, characters: usize) -> &str {
     }
     text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
 }
-
-/// The attribute that names the evidence for the parent.
-const LINK_METHOD: &str = "spantap.link.method";
 
 #[cfg(test)]
 mod tests {
@@ -246,6 +244,7 @@ mod tests {
             Value::Text(text) => any_value::Value::StringValue(text),
             Value::Shared(text) => any_value::Value::StringValue((*text).to_owned()),
             Value::Int(number) => any_value::Value::IntValue(number),
+            Value::Share(share) => any_value::Value::DoubleValue(share),
             Value::Texts(texts) => {
                 let text = |text: Box<str>| AnyValue { value: Some(any_value::Value::StringValue(text.into())) };
                 any_value::Value::ArrayValue(ArrayValue { values: texts.into_iter().map(text).collect() })
@@ -293,6 +292,7 @@ mod tests {
             any::<i64>().prop_map(Value::Int),
             ".{0,300}".prop_map(Value::Text),
             ".{0,300}".prop_map(|text| Value::Shared(text.into())),
+            (0.0..1.0).prop_map(Value::Share),
             vec(".{0,30}".prop_map(Box::from), 0..5).prop_map(Value::Texts),
             Just(Value::Static("http")),
         ];

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! acts ─► in kernel-time order, once nothing is to overtake them (SKEW)
-//!      ─► the process's sources, best first ([`evidence`]): header · runtime · thread · content · turn and reply
+//!      ─► the process's sources, best first ([`evidence`]): header · runtime · thread · content · turn and reply · assigned
 //!      ─► the first exact answer decides; none, once all requests that were open are over: unknown
 //! ```
 //!
@@ -15,6 +15,7 @@
 //! own end.
 
 mod act;
+mod assigned;
 mod callbacks;
 mod content;
 mod handoff;
@@ -34,7 +35,9 @@ use std::{
 use smallvec::SmallVec;
 
 pub(crate) use self::act::{Act, What};
+pub use self::assigned::{Confidence, Likely};
 use self::{
+    assigned::Assigned,
     callbacks::Callbacks,
     content::Content,
     handoff::Handoffs,
@@ -55,7 +58,7 @@ fn evidence(runtime: Runtime) -> Vec<Box<dyn Source>> {
     let content = || Box::new(Content::default()) as Box<dyn Source>;
     let turns = || Box::new(Turns::of_a_loop()) as Box<dyn Source>;
     let tasks = || Tasks::of(runtime).map(|tasks| Box::new(tasks) as Box<dyn Source>);
-    match runtime {
+    let mut sources: Vec<Box<dyn Source>> = match runtime {
         // Go runs goroutines on whichever thread is free: 71 of 86 calls were wrong by thread at 8 connections (2026-11).
         Runtime::Go => [header()].into_iter().chain(tasks()).chain([content()]).collect(),
         // One thread runs everything.
@@ -70,7 +73,9 @@ fn evidence(runtime: Runtime) -> Vec<Box<dyn Source>> {
         Runtime::Native | Runtime::Ruby | Runtime::Php | Runtime::Dotnet => {
             vec![header(), thread(), content(), turns()]
         }
-    }
+    };
+    sources.push(Box::new(Assigned::default()));
+    sources
 }
 
 /// What the evidence says about a call.
@@ -78,12 +83,23 @@ fn evidence(runtime: Runtime) -> Vec<Box<dyn Source>> {
 pub enum Verdict {
     /// It was made for this request.
     Is(ExchangeId, LinkMethod),
+    /// It was made for the first of these, which is certain enough; or else for one of them, or for none.
+    Likely(Likely, Certainty),
     /// The process served nothing: the call begins a trace.
     Nobody,
     /// It served something, but nothing proves that the call was part of it.
     Unknown,
     /// Two sources contradict each other.
     Contradicted,
+}
+
+/// Whether the likeliest request is a call's parent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Certainty {
+    /// It reaches the threshold.
+    Enough,
+    /// It does not.
+    Little,
 }
 
 /// What becomes of exchanges.
@@ -96,7 +112,7 @@ pub enum Outcome {
 }
 
 /// What is known of the processes of this host.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Parenting {
     /// Acts that others may still overtake. Law: waiting.len() <= MOST_WAITING.
     waiting: Order,
@@ -145,9 +161,31 @@ struct Call {
     not: SmallVec<[ExchangeId; 1]>,
     /// All requests it could belong to are over, and a source still holds it.
     held: bool,
+    /// What it may belong to, unless something better is heard.
+    likely: Option<Likely>,
 }
 
 impl Parenting {
+    /// Parenting that takes a request for a call's parent from this confidence on.
+    pub fn new(threshold: Confidence) -> Self {
+        let mut claims = Claims::default();
+        claims.threshold = threshold;
+        Self {
+            waiting: Order::default(),
+            judged: Timestamp::default(),
+            runtimes: Table::default(),
+            processes: Table::default(),
+            deadlines: VecDeque::new(),
+            claims,
+            outcomes: VecDeque::new(),
+        }
+    }
+
+    /// Takes a request for a call's parent from this confidence on.
+    pub fn trust(&mut self, threshold: Confidence) {
+        self.claims.threshold = threshold;
+    }
+
     /// `pid` runs on `runtime`.
     pub fn learned(&mut self, pid: u32, runtime: Runtime) {
         if runtime == Runtime::Native {
@@ -306,12 +344,19 @@ impl Parenting {
             source.saw(act, &mut self.claims);
         }
         links.distrusted += std::mem::take(&mut self.claims.falls);
+        links.unassigned += std::mem::take(&mut self.claims.skipped);
         while let Some((call, claims)) = self.claims.next() {
-            let Some(known) = self.processes.get_mut(&act.pid).and_then(|process| process.undecided.get_mut(&call))
-            else {
-                continue;
+            let Some(process) = self.processes.get_mut(&act.pid) else { return };
+            let Some(known) = process.undecided.get_mut(&call) else { continue };
+            let verdict = match known.judge(&claims) {
+                // Whoever still waits for better evidence may find it.
+                None if known.likely.is_some() => {
+                    let sources = process.sources.iter().rev().skip(1);
+                    (!sources.into_iter().any(|source| source.holds(call))).then_some(Verdict::Unknown)
+                }
+                verdict => verdict,
             };
-            if let Some(verdict) = known.judge(&claims) {
+            if let Some(verdict) = verdict {
                 self.decide(act.pid, call, act.at, verdict, links);
             }
         }
@@ -321,12 +366,14 @@ impl Parenting {
 
     fn decide(&mut self, pid: u32, call: ExchangeId, at: Timestamp, verdict: Verdict, links: &mut Links) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        if process.undecided.remove(&call).is_none() {
-            return;
-        }
+        let Some(known) = process.undecided.remove(&call) else { return };
+        let verdict = match (verdict, known.likely) {
+            (Verdict::Unknown, Some(likely)) => known.weigh(likely, self.claims.threshold),
+            (verdict, _) => verdict,
+        };
         let request = match verdict {
-            Verdict::Is(request, _) => Some(request),
-            Verdict::Nobody | Verdict::Unknown | Verdict::Contradicted => None,
+            Verdict::Is(request, _) | Verdict::Likely([Some((request, _)), ..], Certainty::Enough) => Some(request),
+            Verdict::Likely(..) | Verdict::Nobody | Verdict::Unknown | Verdict::Contradicted => None,
         };
         self.outcomes.push_back(Outcome::Decided(call, verdict));
         let act = Act { at, pid, what: What::Decided { call, request } };
@@ -414,7 +461,8 @@ impl Process {
     }
 
     fn called(&mut self, call: ExchangeId, at: Timestamp) {
-        self.undecided.insert(call, Call { at, requests: self.requests, not: SmallVec::new(), held: false });
+        self.undecided
+            .insert(call, Call { at, requests: self.requests, not: SmallVec::new(), held: false, likely: None });
         self.calls.push_back(call);
     }
 
@@ -430,6 +478,7 @@ impl Call {
         for claim in claims {
             match (*claim, word) {
                 (Claim::Not(request), _) => self.not.push(request),
+                (Claim::Likely(likely), _) => self.likely = Some(likely),
                 (Claim::Is(request, method), None) => word = Some((request, method)),
                 (Claim::Is(other, _), Some((request, _))) if other != request => return Some(Verdict::Contradicted),
                 (Claim::Is(..), Some(_)) => {}
@@ -440,6 +489,19 @@ impl Call {
             return Some(Verdict::Contradicted);
         }
         Some(Verdict::Is(request, method))
+    }
+
+    /// What follows from what is likely, when nothing better is to come.
+    fn weigh(&self, likely: Likely, threshold: Confidence) -> Verdict {
+        let possible = |(request, _): &(ExchangeId, Confidence)| !self.not.contains(request);
+        match likely[0] {
+            Some((first, _)) if self.not.contains(&first) => Verdict::Contradicted,
+            Some((_, confidence)) => {
+                let certainty = if confidence >= threshold { Certainty::Enough } else { Certainty::Little };
+                Verdict::Likely(likely.map(|named| named.filter(possible)), certainty)
+            }
+            None => Verdict::Unknown,
+        }
     }
 }
 

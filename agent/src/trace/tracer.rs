@@ -15,7 +15,7 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
-    hash::Hash,
+    hash::{BuildHasher, Hash},
     mem,
     sync::Arc,
     time::Duration,
@@ -26,9 +26,9 @@ use smallvec::SmallVec;
 use spantap_common::{endpoint::Endpoint, loss::Reason};
 
 use super::{
-    Begun, LinkMethod, ParentSpan, Span, SpanKind, SpanLink,
+    Begun, LINK_METHOD, LinkMethod, ParentSpan, Settings, Span, SpanKind, SpanLink,
     ids::Ids,
-    parenting::{Act, Outcome, Parenting, Verdict, What},
+    parenting::{Act, Certainty, Confidence, Likely, Outcome, Parenting, Verdict, What},
 };
 use crate::{
     attribute::Attribute,
@@ -107,6 +107,12 @@ struct Node {
     parent: Parent,
     /// Exchanges that take their trace from this one.
     children: SmallVec<[ExchangeId; 1]>,
+    /// Spans that it may belong to, likeliest first.
+    links: Vec<SpanLink>,
+    /// How many of those are of traces that are not known yet.
+    unlinked: usize,
+    /// Calls that wait to know this one's trace, and which of their links it is for.
+    linked_by: Vec<(ExchangeId, usize)>,
     /// The process made up the parent id that it wrote into the call's header.
     minted: bool,
     /// A request: no call that is to come, or to be decided, belongs to it.
@@ -145,13 +151,18 @@ impl Tracer {
             most,
             nodes: Table::default(),
             spare: Vec::new(),
-            parenting: Parenting::default(),
+            parenting: Parenting::new(Confidence::new(Settings::default().confidence)),
             clients: HashMap::with_hasher(hasher()),
             servers: HashMap::with_hasher(hasher()),
             adopted: Recent { known: HashMap::with_hasher(hasher()), order: VecDeque::new() },
             received: Recent { known: HashMap::with_hasher(hasher()), order: VecDeque::new() },
             deadlines: BinaryHeap::new(),
         }
+    }
+
+    /// Takes likely requests for parents by these settings from now on.
+    pub fn trust(&mut self, settings: Settings) {
+        self.parenting.trust(Confidence::new(settings.confidence));
     }
 
     /// Process `pid` runs on `runtime`.
@@ -181,6 +192,9 @@ impl Tracer {
             trace: request.context.as_ref().map(Trace::from),
             parent: Parent::Seeking,
             children: SmallVec::new(),
+            links: Vec::new(),
+            unlinked: 0,
+            linked_by: Vec::new(),
             minted: false,
             released: false,
             emitted: false,
@@ -264,6 +278,7 @@ impl Tracer {
             by: first.task,
             trace: context.map(|context| context.trace),
             ids: ids_of(&node.request),
+            operation: self.operation(&node),
         };
         self.nodes.insert(id, node);
         self.took(id, first.at, what, vitals);
@@ -297,14 +312,20 @@ impl Tracer {
         let trace = context.map(|context| context.trace);
         let ids = ids_of(&node.request);
         node.parent = Parent::Evidence;
+        let operation = self.operation(&node);
         self.nodes.insert(id, node);
-        self.took(id, first.at, What::Called { call: id, by: first.task, connected, trace, ids }, vitals);
+        self.took(id, first.at, What::Called { call: id, by: first.task, connected, trace, ids, operation }, vitals);
         match self.servers.remove(&join) {
             Some(server) => self.join(server, id, vitals, out),
             None => {
                 self.clients.insert(join, id);
             }
         }
+    }
+
+    /// A number for what is asked of whom.
+    fn operation(&self, node: &Node) -> u64 {
+        self.adopted.known.hasher().hash_one((node.kind, node.protocol, &node.request.name, node.join.server))
     }
 
     /// Tells parenting what the process of an exchange did. The process is the one that read the request, or made the
@@ -354,18 +375,28 @@ impl Tracer {
     fn decide(&mut self, call: ExchangeId, verdict: Verdict, vitals: &mut Vitals, out: &mut Vec<Span>) {
         let Some(node) = self.nodes.get(&call) else { return };
         let verdict = match verdict {
-            Verdict::Is(request, _) if !self.can_be_parent(request, node) => Verdict::Contradicted,
+            Verdict::Is(request, _) | Verdict::Likely([Some((request, _)), ..], Certainty::Enough)
+                if !self.can_be_parent(request, node) =>
+            {
+                Verdict::Contradicted
+            }
             verdict => verdict,
         };
         let is = match verdict {
             Verdict::Is(request, method) => self.parent_in(request, method).map(|parent| (request, parent)),
-            Verdict::Nobody | Verdict::Unknown | Verdict::Contradicted => None,
+            Verdict::Likely([Some((request, _)), ..], Certainty::Enough) => {
+                self.parent_in(request, LinkMethod::Assigned).map(|parent| (request, parent))
+            }
+            Verdict::Likely(..) | Verdict::Nobody | Verdict::Unknown | Verdict::Contradicted => None,
         };
         let context = node.request.context.as_ref().filter(|_| !node.minted);
         let forwarded =
             context.map(|context| ParentSpan { id: context.parent, remote: true, method: LinkMethod::Header });
         match (is, verdict) {
-            (Some((request, parent)), _) => {
+            (Some((request, parent)), verdict) => {
+                if let Verdict::Likely([Some((_, confidence)), ..], _) = verdict {
+                    self.say(call, Attribute::new(LINK_CONFIDENCE, confidence.share()));
+                }
                 parent.method.count(&mut vitals.links);
                 self.settle(call, Some(parent));
                 self.inherit(call, request, vitals, out);
@@ -375,12 +406,60 @@ impl Tracer {
             // Forwarded from somewhere else: what the header says is all that is known.
             (None, Verdict::Nobody) if forwarded.is_some() => LinkMethod::Header.count(&mut vitals.links),
             (None, Verdict::Nobody) => vitals.links.root += 1,
+            (None, Verdict::Likely(likely, _)) => {
+                vitals.links.unknown += 1;
+                self.link(call, &likely, vitals);
+            }
             (None, Verdict::Unknown | Verdict::Is(..)) => vitals.links.unknown += 1,
             (None, Verdict::Contradicted) => vitals.links.contradicted += 1,
         }
         self.settle(call, forwarded);
         self.begin_trace_of(call, vitals, out);
         self.emit(call, vitals, out);
+    }
+
+    fn say(&mut self, id: ExchangeId, attribute: Attribute) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.request.attributes.push(attribute);
+        }
+    }
+
+    /// What a call may belong to.
+    fn link(&mut self, call: ExchangeId, likely: &Likely, vitals: &mut Vitals) {
+        for (request, confidence) in likely.iter().flatten() {
+            let Some(node) = self.nodes.get_mut(request) else {
+                vitals.links.unlinked += 1;
+                continue;
+            };
+            let (span, trace) = (node.span, node.trace.as_ref().map(|trace| trace.id));
+            let mut attributes = vec![Attribute::new(LINK_METHOD, LinkMethod::Assigned.label())];
+            if *confidence > Confidence::default() {
+                attributes.push(Attribute::new(LINK_CONFIDENCE, confidence.share()));
+            }
+            let Some(node) = self.nodes.get_mut(&call) else { return };
+            let place = node.links.len();
+            node.links.push(SpanLink { trace: trace.unwrap_or(TraceId([0; 16])), span, attributes });
+            if trace.is_none() {
+                node.unlinked += 1;
+                if let Some(request) = self.nodes.get_mut(request) {
+                    request.linked_by.push((call, place));
+                }
+            }
+        }
+    }
+
+    /// The trace of `request` is known: calls that may belong to it can say so.
+    fn complete_links(&mut self, request: ExchangeId, vitals: &mut Vitals, out: &mut Vec<Span>) {
+        let Some(node) = self.nodes.get_mut(&request) else { return };
+        let Some(trace) = node.trace.as_ref().map(|trace| trace.id) else { return };
+        for (call, place) in mem::take(&mut node.linked_by) {
+            let Some(node) = self.nodes.get_mut(&call) else { continue };
+            if let Some(link) = node.links.get_mut(place) {
+                link.trace = trace;
+            }
+            node.unlinked -= 1;
+            self.emit(call, vitals, out);
+        }
     }
 
     /// Whether `call` can have been made for `request`, whatever the evidence says: not if its header names another
@@ -413,6 +492,7 @@ impl Tracer {
             state: None,
         });
         let trace = trace.clone();
+        self.complete_links(id, vitals, out);
         self.pass_on(id, &trace, vitals, out);
     }
 
@@ -490,6 +570,7 @@ impl Tracer {
                 node.trace = Some(trace.clone());
             }
             heirs.append(&mut node.children);
+            self.complete_links(heir, vitals, out);
             self.emit(heir, vitals, out);
         }
     }
@@ -499,6 +580,7 @@ impl Tracer {
         if node.trace.is_none() {
             node.trace = Some(trace.clone());
         }
+        self.complete_links(child, vitals, out);
         self.pass_on(child, trace, vitals, out);
     }
 
@@ -508,6 +590,9 @@ impl Tracer {
     fn emit(&mut self, id: ExchangeId, vitals: &mut Vitals, out: &mut Vec<Span>) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let (Parent::Is(parent), Some(trace), false) = (node.parent, &node.trace, node.emitted) else { return };
+        if node.unlinked > 0 {
+            return;
+        }
         let Some(closed) = node.closed.take() else { return };
         // A probe runs when its call returns. By then another thread may have read the answer to what this one wrote.
         let answered = closed.answered.map(|moment| moment.at);
@@ -530,7 +615,7 @@ impl Tracer {
             end: closed.last.at,
             failed: closed.failed,
             attributes,
-            links: links(mem::take(&mut node.request.passed)),
+            links: links(mem::take(&mut node.request.passed)).into_iter().chain(mem::take(&mut node.links)).collect(),
             task: node.request.first.task,
             port: node.join.server.port,
         });
@@ -615,6 +700,9 @@ const MOST_SPARE: usize = 200;
 
 /// Where a context came from when it was not written for this request, or which format a link was written in.
 const CONTEXT_SOURCE: &str = "spantap.context.source";
+
+/// How sure a parent or a link is that was assigned: the share of such words that were right.
+const LINK_CONFIDENCE: &str = "spantap.link.confidence";
 
 #[cfg(test)]
 mod tests {

@@ -103,6 +103,7 @@ pub(crate) fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Static(_) | Value::Text(_) | Value::Shared(_) => "string",
         Value::Int(_) => "int",
+        Value::Share(_) => "double",
         Value::Texts(_) => "string[]",
     }
 }

@@ -38,6 +38,8 @@ pub(crate) enum What {
         trace: Option<TraceId>,
         /// Ids that the process may pass on.
         ids: SmallVec<[Arc<str>; 1]>,
+        /// A number for what was asked for: the same for requests of one kind.
+        operation: u64,
     },
     /// It read more of something: of a request's body, or of the response to a call.
     Read {
@@ -58,6 +60,8 @@ pub(crate) enum What {
         trace: Option<TraceId>,
         /// Ids that it passed on.
         ids: SmallVec<[Arc<str>; 1]>,
+        /// A number for whom it went to, and what for.
+        operation: u64,
     },
     /// It wrote the first byte of a request's response.
     Answering {

@@ -10,7 +10,10 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
-use super::act::Act;
+use super::{
+    act::Act,
+    assigned::{Confidence, Likely},
+};
 use crate::{pairing::ExchangeId, trace::LinkMethod};
 
 /// One kind of evidence about one process.
@@ -36,6 +39,10 @@ pub(crate) struct Claims {
     said: SmallVec<[(ExchangeId, Claim); 4]>,
     /// Times that a source found itself wrong and fell silent.
     pub(super) falls: u64,
+    /// Calls that nobody looked at, for want of time.
+    pub(super) skipped: u64,
+    /// The confidence from which on a likely request is the parent.
+    pub(super) threshold: Confidence,
 }
 
 /// What a source says about a call.
@@ -45,6 +52,8 @@ pub(crate) enum Claim {
     Is(ExchangeId, LinkMethod),
     /// It does not belong to this request.
     Not(ExchangeId),
+    /// It may belong to one of these.
+    Likely(Likely),
 }
 
 impl Claims {
@@ -56,6 +65,12 @@ impl Claims {
     /// `call` does not belong to `request`, whoever says so.
     pub(crate) fn is_not(&mut self, call: ExchangeId, request: ExchangeId) {
         self.said.push((call, Claim::Not(request)));
+    }
+
+    /// `call` may belong to one of `likely`. Whether that is enough for the first to be its parent.
+    pub(crate) fn likely(&mut self, call: ExchangeId, likely: Likely) -> bool {
+        self.said.push((call, Claim::Likely(likely)));
+        likely[0].is_some_and(|(_, confidence)| confidence >= self.threshold)
     }
 
     /// The source that speaks has found itself wrong.
