@@ -35,8 +35,7 @@ pub struct Capture {
     pub server: Headers,
     /// At spans of requests that are made.
     pub client: Headers,
-    /// Adds `http.request.body.size` and `http.response.body.size` to spans, where all of a body was seen, and the metrics
-    /// of the same names.
+    /// Adds `http.request.body.size` and `http.response.body.size` to spans, where all of a body was seen.
     pub body_sizes: bool,
 }
 
