@@ -51,8 +51,8 @@ use self::{
 use super::LinkMethod;
 use crate::{pairing::ExchangeId, process::Runtime, table::Table, time::Timestamp, vitals::Links};
 
-/// The sources that can say something about a process, best first.
-fn evidence(runtime: Runtime) -> Vec<Box<dyn Source>> {
+/// The sources that can say something about a process, best first; `assigned` is the last of them, if it is wanted.
+fn evidence(runtime: Runtime, assigned: bool) -> Vec<Box<dyn Source>> {
     let header = || Box::new(Header::default()) as Box<dyn Source>;
     let thread = || Box::new(Thread::default()) as Box<dyn Source>;
     let content = || Box::new(Content::default()) as Box<dyn Source>;
@@ -74,7 +74,9 @@ fn evidence(runtime: Runtime) -> Vec<Box<dyn Source>> {
             vec![header(), thread(), content(), turns()]
         }
     };
-    sources.push(Box::new(Assigned::default()));
+    if assigned {
+        sources.push(Box::new(Assigned::default()));
+    }
     sources
 }
 
@@ -166,10 +168,10 @@ struct Call {
 }
 
 impl Parenting {
-    /// Parenting that takes a request for a call's parent from this confidence on.
-    pub fn new(threshold: Confidence) -> Self {
+    /// Parenting that takes a likely request for a call's parent from this confidence on; without one it looks for none.
+    pub fn new(likely: Option<Confidence>) -> Self {
         let mut claims = Claims::default();
-        claims.threshold = threshold;
+        claims.threshold = likely;
         Self {
             waiting: Order::default(),
             judged: Timestamp::default(),
@@ -181,9 +183,9 @@ impl Parenting {
         }
     }
 
-    /// Takes a request for a call's parent from this confidence on.
-    pub fn trust(&mut self, threshold: Confidence) {
-        self.claims.threshold = threshold;
+    /// [`new`](Self::new) with another confidence, of processes that are met from now on.
+    pub fn trust(&mut self, likely: Option<Confidence>) {
+        self.claims.threshold = likely;
     }
 
     /// `pid` runs on `runtime`.
@@ -195,7 +197,7 @@ impl Parenting {
         }
         if let Some(process) = self.processes.get_mut(&pid) {
             // Another program in the same process: nothing that was learned about the first holds.
-            process.sources = evidence(runtime);
+            process.sources = evidence(runtime, self.claims.threshold.is_some());
         }
     }
 
@@ -285,7 +287,8 @@ impl Parenting {
             self.processes.retain(|_, process| !process.is_idle());
         }
         let runtime = self.runtimes.get(&pid).copied().unwrap_or_default();
-        self.processes.entry(pid).or_insert_with(|| Process::new(evidence(runtime)))
+        let assigned = self.claims.threshold.is_some();
+        self.processes.entry(pid).or_insert_with(|| Process::new(evidence(runtime, assigned)))
     }
 
     fn answering(&mut self, pid: u32, request: ExchangeId, at: Timestamp, by: crate::time::Task, links: &mut Links) {
@@ -492,12 +495,16 @@ impl Call {
     }
 
     /// What follows from what is likely, when nothing better is to come.
-    fn weigh(&self, likely: Likely, threshold: Confidence) -> Verdict {
+    fn weigh(&self, likely: Likely, threshold: Option<Confidence>) -> Verdict {
         let possible = |(request, _): &(ExchangeId, Confidence)| !self.not.contains(request);
         match likely[0] {
             Some((first, _)) if self.not.contains(&first) => Verdict::Contradicted,
             Some((_, confidence)) => {
-                let certainty = if confidence >= threshold { Certainty::Enough } else { Certainty::Little };
+                let certainty = if threshold.is_some_and(|least| confidence >= least) {
+                    Certainty::Enough
+                } else {
+                    Certainty::Little
+                };
                 Verdict::Likely(likely.map(|named| named.filter(possible)), certainty)
             }
             None => Verdict::Unknown,

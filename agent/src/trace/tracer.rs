@@ -151,7 +151,7 @@ impl Tracer {
             most,
             nodes: Table::default(),
             spare: Vec::new(),
-            parenting: Parenting::new(Confidence::new(Settings::default().confidence)),
+            parenting: Parenting::new(likely_from(Settings::default())),
             clients: HashMap::with_hasher(hasher()),
             servers: HashMap::with_hasher(hasher()),
             adopted: Recent { known: HashMap::with_hasher(hasher()), order: VecDeque::new() },
@@ -162,7 +162,7 @@ impl Tracer {
 
     /// Takes likely requests for parents by these settings from now on.
     pub fn trust(&mut self, settings: Settings) {
-        self.parenting.trust(Confidence::new(settings.confidence));
+        self.parenting.trust(likely_from(settings));
     }
 
     /// Process `pid` runs on `runtime`.
@@ -643,6 +643,11 @@ impl From<&TraceContext> for Trace {
     fn from(context: &TraceContext) -> Self {
         Self { id: context.trace, begun: Begun::Elsewhere, flags: context.flags, state: context.state.clone() }
     }
+}
+
+/// The confidence from which on a likely request is a parent; none where nobody is to look for likely ones.
+fn likely_from(settings: Settings) -> Option<Confidence> {
+    settings.assigned.then(|| Confidence::new(settings.confidence))
 }
 
 /// The ids that the request passes on.

@@ -41,8 +41,8 @@ pub(crate) struct Claims {
     pub(super) falls: u64,
     /// Calls that nobody looked at, for want of time.
     pub(super) skipped: u64,
-    /// The confidence from which on a likely request is the parent.
-    pub(super) threshold: Confidence,
+    /// The confidence from which on a likely request is the parent; none where nobody looks for one.
+    pub(super) threshold: Option<Confidence>,
 }
 
 /// What a source says about a call.
@@ -70,7 +70,8 @@ impl Claims {
     /// `call` may belong to one of `likely`. Whether that is enough for the first to be its parent.
     pub(crate) fn likely(&mut self, call: ExchangeId, likely: Likely) -> bool {
         self.said.push((call, Claim::Likely(likely)));
-        likely[0].is_some_and(|(_, confidence)| confidence >= self.threshold)
+        let enough = |(_, confidence)| self.threshold.is_some_and(|least| confidence >= least);
+        likely[0].is_some_and(enough)
     }
 
     /// The source that speaks has found itself wrong.

@@ -21,7 +21,7 @@ pub(super) struct Play {
 }
 
 pub(super) fn play(runtime: Runtime) -> Play {
-    let mut parenting = Parenting::new(Confidence::new(0.99));
+    let mut parenting = Parenting::new(Some(Confidence::new(0.99)));
     parenting.learned(PID, runtime);
     Play { parenting, links: Links::default(), now: 1_000_000_000, identity: [0; 3], verdicts: Vec::new(), released: 0 }
 }
