@@ -125,8 +125,9 @@ gain from it.
 The catalogue of what capture has to get right (`cargo xtask accuracy capture` on this machine, `cargo xtask vm --catalogue`
 on other kernels) passes in every tier but for these, which are held to the account that the agent gives of them. Run so
 far: all of it on 6.18 in tiers A and C; elsewhere in parts alone, since an emulated machine takes up to a minute for a
-case: on 6.1 in tier B the 61 cases of messages and their framing, `unix-socketpair`, `unix-server-closes-at-the-end`,
-`unix-read-by-splice` and `nginx-to-python-over-unix`; on 5.10 in tier C the methods of requests.
+case: on 6.1 in tier B the 61 cases of messages and their framing, 16 of calls and of bodies that pass no memory,
+`unix-socketpair`, `unix-server-closes-at-the-end`, `unix-read-by-splice` and `nginx-to-python-over-unix`; on 5.10 in tier C
+the methods of requests.
 
 | tier | cases | why | their requests |
 |---|---|---|---|
