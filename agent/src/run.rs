@@ -163,7 +163,7 @@ pub fn run(config: &Config, source: Option<Source<'_>>) -> Result<(), RunError> 
         }
         let (now, wall) = (clock::now(), clock::wall_offset());
         // Behind a backlog stands what happened before now.
-        inlet.feed(Input::Tick(if drained.records < ring::BATCH { now } else { drained.last }), wall);
+        inlet.feed(Input::Tick(drained.backlog.unwrap_or(now)), wall);
         inlet.check()?;
         outputs.take(&mut inlet.spans, inlet.pipeline.vitals(), wall, now);
         if outputs.is_abandoned() {
@@ -209,7 +209,7 @@ pub fn run(config: &Config, source: Option<Source<'_>>) -> Result<(), RunError> 
             grace_ends = Some(Instant::now() + GRACE);
         }
         // A backlog holds requests that were made before the agent was asked to end.
-        let caught_up = drained.records < ring::BATCH;
+        let caught_up = drained.backlog.is_none();
         if asked && caught_up {
             inlet.pipeline.stop_opening();
         }
@@ -336,25 +336,27 @@ fn take(
 
 /// What was in the ring when it was looked at.
 struct Drained {
-    records: usize,
     bytes: u64,
-    /// When the last of them was made.
-    last: Timestamp,
+    /// When the last of them was made, if there may be more.
+    backlog: Option<Timestamp>,
 }
 
 /// Takes the records there are into the pipeline.
 fn drain(probes: &mut Probes, watched: &mut Watched, inlet: &mut Inlet) -> Drained {
     let wall = clock::wall_offset();
-    let (mut bytes, mut last) = (0, Timestamp::default());
-    let records = probes.drain(|record| {
+    let (mut records, mut bytes, mut backlog) = (0, 0, None);
+    probes.drain(|record| {
+        records += 1;
         bytes += record.len() as u64;
-        last = event::made_at(record).unwrap_or(last);
+        if records == ring::BATCH {
+            backlog = Some(event::made_at(record).unwrap_or_default());
+        }
         if let Some((facts, watch)) = watched.met(record, &inlet.pipeline) {
             inlet.feed(Input::Facts(&facts, watch), wall);
         }
         inlet.feed(Input::Record(record), wall);
     });
-    Drained { records, bytes, last }
+    Drained { bytes, backlog }
 }
 
 /// Records lost so far: by the probes, and by the decoder.

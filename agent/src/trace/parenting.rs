@@ -188,6 +188,11 @@ impl Parenting {
         self.claims.threshold = likely;
     }
 
+    /// Whether anything follows from what calls ask for.
+    pub fn looks_for_likely(&self) -> bool {
+        self.claims.threshold.is_some()
+    }
+
     /// `pid` runs on `runtime`.
     pub fn learned(&mut self, pid: u32, runtime: Runtime) {
         if runtime == Runtime::Native {
@@ -195,9 +200,10 @@ impl Parenting {
         } else {
             self.runtimes.insert(pid, runtime);
         }
+        let assigned = self.looks_for_likely();
         if let Some(process) = self.processes.get_mut(&pid) {
             // Another program in the same process: nothing that was learned about the first holds.
-            process.sources = evidence(runtime, self.claims.threshold.is_some());
+            process.sources = evidence(runtime, assigned);
         }
     }
 
@@ -287,7 +293,7 @@ impl Parenting {
             self.processes.retain(|_, process| !process.is_idle());
         }
         let runtime = self.runtimes.get(&pid).copied().unwrap_or_default();
-        let assigned = self.claims.threshold.is_some();
+        let assigned = self.looks_for_likely();
         self.processes.entry(pid).or_insert_with(|| Process::new(evidence(runtime, assigned)))
     }
 

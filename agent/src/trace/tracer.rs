@@ -323,8 +323,11 @@ impl Tracer {
         }
     }
 
-    /// A number for what is asked of whom.
+    /// A number for what is asked of whom, if anybody wants to know.
     fn operation(&self, node: &Node) -> u64 {
+        if !self.parenting.looks_for_likely() {
+            return 0;
+        }
         self.adopted.known.hasher().hash_one((node.kind, node.protocol, &node.request.name, node.join.server))
     }
 

@@ -21,7 +21,16 @@ pub(super) struct Play {
 }
 
 pub(super) fn play(runtime: Runtime) -> Play {
-    let mut parenting = Parenting::new(Some(Confidence::new(0.99)));
+    played(runtime, None)
+}
+
+/// One whose operator wants to know likely requests as well.
+fn guessing(runtime: Runtime) -> Play {
+    played(runtime, Some(Confidence::new(0.99)))
+}
+
+fn played(runtime: Runtime, likely: Option<Confidence>) -> Play {
+    let mut parenting = Parenting::new(likely);
     parenting.learned(PID, runtime);
     Play { parenting, links: Links::default(), now: 1_000_000_000, identity: [0; 3], verdicts: Vec::new(), released: 0 }
 }
@@ -123,9 +132,9 @@ impl Play {
         of.first().copied()
     }
 
-    /// Whether a call has no parent; there may be requests that it is linked to.
+    /// Whether nothing is said of a call, not even what is likely.
     pub(super) fn is_unknown(&self, call: impl Into<u64>) -> bool {
-        matches!(self.verdict(call), Some(Verdict::Unknown | Verdict::Likely(_, Certainty::Little)))
+        self.verdict(call) == Some(Verdict::Unknown)
     }
 
     /// Every verdict in order, as `call<request(method)`, `call<-` for nobody's, `call<?` for unknown, `call<!`.
@@ -496,7 +505,7 @@ impl Play {
 #[test]
 fn what_was_seen_often_enough_tells_whose_call_it_is() {
     // The first call that nobody can tell wakes it; then one request at a time shows how the process works.
-    let play = pairs(play(Runtime::Go), 0, 1, 2).alone(100, 200);
+    let play = pairs(guessing(Runtime::Go), 0, 1, 2).alone(100, 200);
     let play = pairs(play, 1_000, 120, 2);
     for pair in 1_100..1_120 {
         for request in [10_000 + 2 * pair, 10_001 + 2 * pair] {
@@ -512,7 +521,7 @@ fn what_was_seen_often_enough_tells_whose_call_it_is() {
 
 #[test]
 fn who_cannot_be_told_apart_is_linked_to() {
-    let play = pairs(play(Runtime::Go), 0, 1, 2).alone(100, 200);
+    let play = pairs(guessing(Runtime::Go), 0, 1, 2).alone(100, 200);
     let play = pairs(play, 1_000, 40, 0);
     let verdict = play.verdict(1_010_000 + 2 * 1_030_u64);
     let Some(Verdict::Likely([Some((_, first)), Some((_, second)), None], Certainty::Little)) = verdict else {
@@ -523,7 +532,7 @@ fn who_cannot_be_told_apart_is_linked_to() {
 
 #[test]
 fn a_process_without_exact_samples_gets_links_without_confidence() {
-    let play = pairs(play(Runtime::Go), 0, 60, 2);
+    let play = pairs(guessing(Runtime::Go), 0, 60, 2);
     let verdict = play.verdict(1_010_000 + 2 * 50_u64);
     let Some(Verdict::Likely([Some((_, confidence)), ..], Certainty::Little)) = verdict else { panic!("{verdict:?}") };
     assert_eq!(confidence, Confidence::default());
@@ -532,7 +541,7 @@ fn a_process_without_exact_samples_gets_links_without_confidence() {
 #[test]
 fn a_process_whose_calls_are_all_found_is_not_looked_at() {
     // Threads that serve one request each.
-    let mut play = play(Runtime::Native);
+    let mut play = guessing(Runtime::Native);
     for round in 0..20_u64 {
         let [first, second] = [10_000 + 2 * round, 10_001 + 2 * round];
         play = play.receives(first, 1).receives(second, 2).calls(first + 1_000_000, 1).calls(second + 1_000_000, 2);
