@@ -413,7 +413,7 @@ if [ -n \"$catalogue\" ]; then
 fi
 for tier in $(echo \"$tiers\" | tr , ' '); do
     if [ -n \"$catalogue\" ]; then
-        SPANTAP_TIER=$tier SPANTAP_ACCURACY=$tests chroot /host $catalogue --exact what_is_captured_is_exact
+        SPANTAP_TIER=$tier SPANTAP_ACCURACY=$tests SPANTAP_ACCURACY_TOGETHER=1 chroot /host $catalogue --exact what_is_captured_is_exact
     else
         SPANTAP_TIER=$tier tests --exact --test-threads 1 $(echo \"$tests\" | tr , ' ')
     fi
