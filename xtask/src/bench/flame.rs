@@ -51,7 +51,8 @@ pub(super) fn draw(bench: &Bench, _: &mut Report) -> Result<()> {
     let file = root().join("docs/flame.svg");
     let mut options = flamegraph::Options::default();
     options.title = "Where the agent's time goes".to_owned();
-    options.subtitle = Some(format!("{RATE} requests/s on {CONNECTIONS} connections, both ends traced, OTLP to a collector"));
+    options.subtitle =
+        Some(format!("{RATE} requests/s on {CONNECTIONS} connections, both ends traced, OTLP to a collector"));
     // What is narrower cannot be read, and would be most of the file.
     options.min_width = 0.2;
     options.deterministic = true;
