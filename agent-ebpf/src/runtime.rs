@@ -10,7 +10,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_user};
 use spantap_common::{
     event::data::Direction,
-    identity::{Arguments, Batch, Cpython, Go, Kind, Node},
+    identity::{Arguments, Batch, Cpython, Go, Kind, Node, Scheduled},
 };
 
 use crate::{
@@ -69,6 +69,7 @@ fn look(registers: Registers, direction: u8, state: &mut State) -> Option<Identi
     let arguments = settings.identity_arguments;
     match kind {
         Kind::Cpython => cpython(Cpython::from_arguments(arguments)),
+        Kind::Scheduled => scheduled(Scheduled::from_arguments(arguments)),
         Kind::Go => {
             let asked = state.requests == Direction::Read.to_wire() && direction == state.requests;
             go(Go::from_arguments(arguments), registers, Direction::from_wire(state.requests)?, asked)
@@ -220,6 +221,12 @@ fn waiting(layout: Go, channel: u64) -> Option<u64> {
         0 => None,
         first => at(first, 0),
     }
+}
+
+#[inline(always)]
+fn scheduled(layout: Scheduled) -> Option<Identity> {
+    let scheduler = word(kernel::thread_pointer().wrapping_add_signed(layout.slot))?;
+    Some([at(scheduler, layout.current)?, 0, 0])
 }
 
 /// What runs, or whose the connection behind a descriptor is.

@@ -56,6 +56,8 @@ pub(super) struct Tasks {
 enum Reading {
     Cpython,
     Go,
+    /// The address of the running task, and nothing of others.
+    Scheduled,
 }
 
 /// A request that is not answered yet.
@@ -114,6 +116,7 @@ impl Tasks {
         let reading = match runtime {
             Runtime::Python => Reading::Cpython,
             Runtime::Go => Reading::Go,
+            Runtime::Haproxy => Reading::Scheduled,
             _ => return None,
         };
         Some(Self {
@@ -132,6 +135,7 @@ impl Tasks {
     fn who(&self, by: Task) -> Who {
         let [first, second, third] = by.identity;
         match (self.reading, first) {
+            (Reading::Scheduled, task) => Who { task, ..Who::default() },
             (Reading::Cpython, task) => Who { task, kin: second, waits: third, generated: 0 },
             // In a connection's goroutine: of the one that waits.
             (Reading::Go, 0) => Who { task: second, kin: third, waits: 0, generated: 0 },
@@ -267,7 +271,7 @@ impl Tasks {
                     claims.is(call.call, request, LinkMethod::Runtime);
                 }
                 Reading::Go if call.kin == who.task => self.started(&call, request, (generated, fresh), claims),
-                Reading::Cpython | Reading::Go => {}
+                Reading::Cpython | Reading::Go | Reading::Scheduled => {}
             }
         }
     }
