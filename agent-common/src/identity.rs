@@ -197,25 +197,28 @@ impl Node {
 
 /// From a thread of a program with a scheduler of its own to the task that it runs.
 ///
-/// Identity: the task's address · 0 · 0. A thread that runs none has none.
+/// Identity: the task's address, 0 where the thread runs none, or one that only moves bytes · the address of the task that
+/// connected the socket, 0 where it is not known, or none did · 0.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Scheduled {
     /// Where the thread-local word is that leads to the thread's scheduler, counted from the thread pointer.
     pub slot: i64,
     /// Offset of the running task in the scheduler.
     pub current: u16,
+    /// Bits of a task's first word, one of which is set in those that only move bytes.
+    pub movers: u32,
 }
 
 impl Scheduled {
     /// As arguments.
     pub const fn to_arguments(self) -> Arguments {
-        [self.slot as u64, self.current as u64, 0, 0, 0, 0]
+        [self.slot as u64, self.current as u64, self.movers as u64, 0, 0, 0]
     }
 
     /// Of arguments.
     #[inline(always)]
-    pub const fn from_arguments([slot, current, ..]: Arguments) -> Self {
-        Self { slot: slot as i64, current: current as u16 }
+    pub const fn from_arguments([slot, current, movers, ..]: Arguments) -> Self {
+        Self { slot: slot as i64, current: current as u16, movers: movers as u32 }
     }
 }
 
@@ -253,7 +256,7 @@ mod tests {
         assert_eq!(Go::from_arguments(layout.to_arguments()), layout);
         let layout = Node { ids: 1 << 40, event_loop: 1 << 24, wrap: 40 };
         assert_eq!(Node::from_arguments(layout.to_arguments()), layout);
-        let layout = Scheduled { slot: -42_704, current: 32 };
+        let layout = Scheduled { slot: -42_704, current: 32, movers: 1 << 31 };
         assert_eq!(Scheduled::from_arguments(layout.to_arguments()), layout);
     }
 

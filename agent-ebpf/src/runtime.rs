@@ -69,7 +69,7 @@ fn look(registers: Registers, direction: u8, state: &mut State) -> Option<Identi
     let arguments = settings.identity_arguments;
     match kind {
         Kind::Cpython => cpython(Cpython::from_arguments(arguments)),
-        Kind::Scheduled => scheduled(Scheduled::from_arguments(arguments)),
+        Kind::Scheduled => Some([scheduled(Scheduled::from_arguments(arguments))?, state.connected_task, 0]),
         Kind::Go => {
             let asked = state.requests == Direction::Read.to_wire() && direction == state.requests;
             go(Go::from_arguments(arguments), registers, Direction::from_wire(state.requests)?, asked)
@@ -223,10 +223,30 @@ fn waiting(layout: Go, channel: u64) -> Option<u64> {
     }
 }
 
+/// The task that connects a socket, in processes where a connection may be written to by another one; 0 where it is not known.
 #[inline(always)]
-fn scheduled(layout: Scheduled) -> Option<Identity> {
+pub(crate) fn connecting() -> u64 {
+    let task = || {
+        if *LAYOUTS.get(0)? == 0 {
+            return None;
+        }
+        // SAFETY: as in `look`.
+        let settings = unsafe { PROCESSES.get(task::tgid(bpf_get_current_pid_tgid())) }?;
+        match Kind::from_wire(settings.identity)? {
+            Kind::Scheduled => scheduled(Scheduled::from_arguments(settings.identity_arguments)),
+            _ => None,
+        }
+    };
+    task().unwrap_or(0)
+}
+
+/// The task that a thread runs, 0 for none that is anybody's.
+#[inline(always)]
+fn scheduled(layout: Scheduled) -> Option<u64> {
     let scheduler = word(kernel::thread_pointer().wrapping_add_signed(layout.slot))?;
-    Some([at(scheduler, layout.current)?, 0, 0])
+    let task = at(scheduler, layout.current)?;
+    let is_mover = task != 0 && word(task)? as u32 & layout.movers != 0;
+    Some(if is_mover { 0 } else { task })
 }
 
 /// What runs, or whose the connection behind a descriptor is.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! HAProxy: from a thread to the task that its scheduler runs. Each request has a stream with a task of its own, which makes the
-//! call and writes the answer; connections are read by others.
+//! call and writes the answer; connections are read by tasklets, and the first request on a new one is written by them, too.
 //!
 //! In: the memory of a process that runs HAProxy 2.5 or newer. Out: a [`Scheduled`]. The scheduler is found through the
 //! exported thread-local `th_ctx`, and looked up on a live thread before it is handed out. A build that exports nothing is
@@ -29,7 +29,7 @@ pub(super) fn find(process: &Path, memory: &Memory) -> Result<Scheduled, Unknown
         (first..first + SCHEDULERS).contains(&scheduler).then_some(())
     };
     if threads(memory).any(|thread| leads_there(thread).is_some()) {
-        return Ok(Scheduled { slot, current: CURRENT });
+        return Ok(Scheduled { slot, current: CURRENT, movers: TASKLET });
     }
     Err(Unknown::NotYet("no thread of it leads to its scheduler"))
 }
@@ -50,6 +50,9 @@ fn threads(memory: &Memory) -> impl Iterator<Item = u64> {
 
 /// `thread_ctx.current`, behind two roots of trees with two words each: there since 2.5 made the structure, and still in 3.x.
 const CURRENT: u16 = 32;
+
+/// `TASK_F_TASKLET` in `task.state`, the first word of both: since 2.5, and still in 3.x.
+const TASKLET: u32 = 0x8000;
 
 /// Where the array of schedulers ends at the latest: up to 4,096 threads, each with 4 KiB at most.
 const SCHEDULERS: u64 = 16 << 20;

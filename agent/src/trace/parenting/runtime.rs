@@ -159,7 +159,7 @@ impl Source for Tasks {
                     self.grow_older(kin);
                 }
             }
-            What::Called { call, by, .. } => self.called(call, by, act.at, claims),
+            What::Called { call, by, connected, .. } => self.called(call, by, connected.is_some(), act.at, claims),
             What::Read { exchange: Some(exchange), by } => self.heard(exchange, by, false),
             What::Ended { call, by } => self.heard(call, by.unwrap_or_default(), true),
             What::Answering { request, by, .. } => self.answering(request, by, act.at, claims),
@@ -187,8 +187,12 @@ impl Source for Tasks {
 }
 
 impl Tasks {
-    fn called(&mut self, call: ExchangeId, by: Task, at: Timestamp, claims: &mut Claims) {
-        let Who { task, kin, waits, .. } = self.who(by);
+    fn called(&mut self, call: ExchangeId, by: Task, is_first: bool, at: Timestamp, claims: &mut Claims) {
+        let Who { mut task, kin, waits, .. } = self.who(by);
+        // Nobody's task has written what was waiting for the connection: whoever connected did so to write it.
+        if self.reading == Reading::Scheduled && is_first && task == 0 {
+            task = by.identity[1];
+        }
         // A goroutine whose starter is between two requests was left behind by the first.
         if self.reading == Reading::Go && self.is_between(task, kin) {
             self.waited_for.failed(claims);
@@ -423,6 +427,31 @@ mod tests {
             play = with(play, [0xa0, 0xaa, 0]).answers_nth('A', ordinal, 1);
         }
         play.waits_ms(6_000).says("a<A(runtime) b<?");
+    }
+
+    #[test]
+    fn a_scheduled_task_that_calls_and_answers_owns_its_calls_in_any_order() {
+        let play = play(Runtime::Haproxy).receives('A', 1).receives('B', 1);
+        let play = with(play, [0xb0, 0, 0]).calls('b', 1);
+        let play = with(play, [0xa0, 0, 0]).calls('a', 1);
+        let play = with(play, [0, 0, 0]).hears('a', 1).hears('b', 1);
+        let play = with(play, [0xb0, 0, 0]).answers('B', 1);
+        let play = with(play, [0xa0, 0, 0]).answers('A', 1);
+        play.says("a<A(runtime) b<B(runtime)");
+    }
+
+    #[test]
+    fn who_connected_owns_the_first_call_on_a_connection_that_no_task_has_written() {
+        let play = play(Runtime::Haproxy).receives('A', 1).receives('B', 1);
+        let play = with(play, [0, 0xa0, 0]).calls_over_connection('a', 1, 1);
+        // Another task has taken the connection: whoever connected is of no account.
+        let play = with(play, [0xb0, 0xa0, 0]).calls_over_connection('b', 1, 1);
+        // Not the first on its connection.
+        let play = with(play, [0, 0xa0, 0]).calls('c', 1);
+        let play = with(play, [0, 0, 0]).hears('a', 1).hears('b', 1).hears('c', 1);
+        let play = with(play, [0xb0, 0, 0]).answers('B', 1);
+        let play = with(play, [0xa0, 0, 0]).answers('A', 1);
+        play.waits_ms(6_000).says("a<A(runtime) b<B(runtime) c<?");
     }
 
     #[test]
