@@ -44,7 +44,8 @@ pub type Arguments = [u64; 6];
 /// From a thread to its Python thread state, and to the context (`contextvars`) that it runs.
 ///
 /// Identity: the context's address · the address of its variables · the context of the asyncio task that waits for the running
-/// one, 0 where none does or it is not known. A thread outside of every context has none.
+/// one, or for the work that the thread was given (anyio), 0 where none does or it is not known. A thread outside of every context
+/// has none.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Cpython {
     /// Where the word is that leads to the thread state, counted from the thread pointer (`fsbase`, `tpidr_el0`).

@@ -68,7 +68,7 @@ pub(super) fn thread_local(file: &File, name: &str) -> Option<i64> {
     if inside >= size || block.p_vaddr(NativeEndian) % alignment != 0 {
         return None;
     }
-    Some(inside.checked_signed_diff(size.checked_next_multiple_of(alignment)?)?)
+    inside.checked_signed_diff(size.checked_next_multiple_of(alignment)?)
 }
 
 /// The release of Go that linked a 64-bit file, such as `go1.24.6`.

@@ -419,6 +419,16 @@ mod tests {
     }
 
     #[test]
+    fn the_task_that_waits_for_the_work_of_a_thread_is_its_caller() {
+        let play = with(play(Runtime::Python), [0x10, 0xee, 0]).receives('A', 1).receives('B', 1);
+        let play = with(play, [0xb1, 0xbb, 0xb0]).calls('b', 2).hears('b', 2);
+        let play = with(play, [0xa1, 0xaa, 0xa0]).calls('a', 3).hears('a', 3);
+        let play = with(play, [0xa0, 0xee, 0]).answers('A', 1);
+        let play = with(play, [0xb0, 0xee, 0]).answers('B', 1);
+        play.says("a<A(runtime) b<B(runtime)");
+    }
+
+    #[test]
     fn variables_that_outlive_an_answer_prove_nothing_on_their_connection() {
         let mut play = play(Runtime::Python).receives('Z', 1);
         for (ordinal, call) in [(0, 'a'), (1, 'b')] {
@@ -437,7 +447,7 @@ mod tests {
         let play = with(play, [0, 0, 0]).hears('a', 1).hears('b', 1);
         let play = with(play, [0xb0, 0, 0]).answers('B', 1);
         let play = with(play, [0xa0, 0, 0]).answers('A', 1);
-        play.says("a<A(runtime) b<B(runtime)");
+        play.says("b<B(runtime) a<A(runtime)");
     }
 
     #[test]
@@ -451,7 +461,7 @@ mod tests {
         let play = with(play, [0, 0, 0]).hears('a', 1).hears('b', 1).hears('c', 1);
         let play = with(play, [0xb0, 0, 0]).answers('B', 1);
         let play = with(play, [0xa0, 0, 0]).answers('A', 1);
-        play.waits_ms(6_000).says("a<A(runtime) b<B(runtime) c<?");
+        play.waits_ms(6_000).says("b<B(runtime) a<A(runtime) c<?");
     }
 
     #[test]
