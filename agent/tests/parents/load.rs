@@ -57,7 +57,9 @@ struct Answer {
 }
 
 fn exchange(stream: &mut TcpStream, shape: Shape, id: &str) -> Result<Answer, Error> {
-    write!(stream, "GET /work/{}/{id} HTTP/1.1\r\nHost: localhost\r\n\r\n", shape.label())?;
+    // In one write, as clients do: each piece of a format would be a segment of its own.
+    let request = format!("GET /work/{}/{id} HTTP/1.1\r\nHost: localhost\r\n\r\n", shape.label());
+    stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     loop {

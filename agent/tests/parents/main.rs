@@ -91,15 +91,15 @@ fn every_model_has_a_name_of_its_own() {
 
 /// One row: a service, an agent and a load of their own.
 fn run(model: &'static Model, shape: Shape, concurrency: usize) -> Result<Row, String> {
-    let scene = Scene::start(model)?;
+    let mut scene = Scene::start(model)?;
     let ports = [free_port()?, scene.port, scene.backend_port];
     let (warm_up, judged) = requests(concurrency);
     let requests = warm_up + judged;
     // The process id makes ids unique on a host where another run may be under way.
     let tag = format!("{}x{concurrency}", std::process::id());
-    let ask = || {
+    let mut ask = || {
         let asked = load::ask(scene.port, shape, &tag, requests, concurrency);
-        asked.map_err(|e| format!("{e}\n{}", scene.logs()))
+        asked.map_err(|e| format!("{e}\n{}", scene.post_mortem()))
     };
     let (asked, report) = if let Some(folder) = env::var_os("SPANTAP_PARENTS_RECORD") {
         let file = Path::new(&folder).join(format!("{}.{concurrency}.events", model.row(shape)));

@@ -5,8 +5,10 @@
 
 use std::{
     fs::{self, File},
+    os::unix::process::CommandExt,
     path::Path,
     process::Stdio,
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -23,8 +25,8 @@ pub(crate) struct Scene {
     /// Where the backend listens.
     pub(crate) backend_port: u16,
     // In the order of dropping: whoever asks ends before whoever answers.
-    _service: Process,
-    _backend: Process,
+    service: Process,
+    backend: Process,
     folder: TempDir,
 }
 
@@ -37,18 +39,26 @@ impl Scene {
         let port = free_port()?;
         let site = Site { port, backend: backend_port, folder: folder.path() };
         let service = start("service", model.command(&site)?, port, folder.path())?;
-        Ok(Self { port, backend_port, _service: service, _backend: backend, folder })
+        Ok(Self { port, backend_port, service, backend, folder })
     }
 
-    /// What both wrote to standard error, for failures.
-    pub(crate) fn logs(&self) -> String {
-        ["service", "backend"].map(|name| said(self.folder.path(), name)).concat()
+    /// What both wrote to standard error, and how they ended if they did, for failures.
+    pub(crate) fn post_mortem(&mut self) -> String {
+        let folder = self.folder.path();
+        [("service", &mut self.service), ("backend", &mut self.backend)]
+            .map(|(name, process)| match process.await_end(Duration::ZERO) {
+                Some(status) => format!("the {name} has ended: {status}\n{}", said(folder, name)),
+                None => said(folder, name),
+            })
+            .concat()
     }
 }
 
 fn start(name: &str, mut command: std::process::Command, port: u16, folder: &Path) -> Result<Process, String> {
     let log = File::create(folder.join(name)).map_err(|e| format!("log of the {name}: {e}"))?;
-    let mut process = Process::start(name, command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log))?;
+    // In a process group of its own: Apache ends its workers by a signal to its whole group, which was this process too.
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
+    let mut process = Process::start(name, &mut command)?;
     process.await_listening(port).map_err(|e| format!("{e}\n{}", said(folder, name)))?;
     Ok(process)
 }

@@ -40,6 +40,12 @@ static void fail(const char *what)
 	exit(1);
 }
 
+static void odd(const char *what, const char *text)
+{
+	fprintf(stderr, "%s that did not come whole: %s\n", what, text);
+	exit(2);
+}
+
 static void watch(struct peer *peer, int how, unsigned mask)
 {
 	struct epoll_event event = {.events = mask, .data.ptr = peer};
@@ -123,7 +129,7 @@ static void request_came(struct peer *client, char *text)
 {
 	memset(client->parts, 0, sizeof client->parts);
 	if (sscanf(text, "GET /work/%15[^/]/%63[^ ] ", client->shape, client->id) != 2)
-		exit(2);
+		odd("request", text);
 	compute();
 	start_call(client, 0);
 	if (!strcmp(client->shape, "parallel"))
@@ -135,7 +141,7 @@ static void answer_came(struct peer *call, char *text)
 	struct peer *client = call->client;
 	char *body = strstr(text, "\r\n\r\n");
 	if (!body)
-		exit(3);
+		odd("answer", text);
 	snprintf(client->parts[call->n], sizeof client->parts[0], "%s", body + 4);
 	client->open--;
 	int is_first_of_two = call->n == 0 && strcmp(client->shape, "one") && strcmp(client->shape, "parallel");
