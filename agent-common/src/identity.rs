@@ -20,6 +20,8 @@ pub enum Kind {
     /// Identity of a read of a response: its name · 0 · 0. Identity of a write: the names of up to three such reads, its own
     /// first, then those that it was told of, latest first; all zero where it has written, or read a request, since.
     Wakes = 4,
+    /// [`Scheduled`].
+    Scheduled = 5,
 }
 
 impl Kind {
@@ -30,6 +32,7 @@ impl Kind {
             2 => Some(Self::Go),
             3 => Some(Self::Node),
             4 => Some(Self::Wakes),
+            5 => Some(Self::Scheduled),
             _ => None,
         }
     }
@@ -41,7 +44,8 @@ pub type Arguments = [u64; 6];
 /// From a thread to its Python thread state, and to the context (`contextvars`) that it runs.
 ///
 /// Identity: the context's address · the address of its variables · the context of the asyncio task that waits for the running
-/// one, 0 where none does or it is not known. A thread outside of every context has none.
+/// one, or for the work that the thread was given (anyio), 0 where none does or it is not known. A thread outside of every context
+/// has none.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Cpython {
     /// Where the word is that leads to the thread state, counted from the thread pointer (`fsbase`, `tpidr_el0`).
@@ -192,6 +196,33 @@ impl Node {
     }
 }
 
+/// From a thread of a program with a scheduler of its own to the task that it runs.
+///
+/// Identity: the task's address, 0 where the thread runs none, or one that only moves bytes · the address of the task that
+/// connected the socket, 0 where it is not known, or none did · 0.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Scheduled {
+    /// Where the thread-local word is that leads to the thread's scheduler, counted from the thread pointer.
+    pub slot: i64,
+    /// Offset of the running task in the scheduler.
+    pub current: u16,
+    /// Bits of a task's first word, one of which is set in those that only move bytes.
+    pub movers: u32,
+}
+
+impl Scheduled {
+    /// As arguments.
+    pub const fn to_arguments(self) -> Arguments {
+        [self.slot as u64, self.current as u64, self.movers as u64, 0, 0, 0]
+    }
+
+    /// Of arguments.
+    #[inline(always)]
+    pub const fn from_arguments([slot, current, movers, ..]: Arguments) -> Self {
+        Self { slot: slot as i64, current: current as u16, movers: movers as u32 }
+    }
+}
+
 const fn pack([a, b, c, d]: [u16; 4]) -> u64 {
     a as u64 | (b as u64) << 16 | (c as u64) << 32 | (d as u64) << 48
 }
@@ -203,7 +234,7 @@ const fn unpack(word: u64) -> [u16; 4] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Batch, Cpython, Go, Node};
+    use super::{Batch, Cpython, Go, Node, Scheduled};
 
     #[test]
     fn layouts_survive_the_settings() {
@@ -226,6 +257,8 @@ mod tests {
         assert_eq!(Go::from_arguments(layout.to_arguments()), layout);
         let layout = Node { ids: 1 << 40, event_loop: 1 << 24, wrap: 40 };
         assert_eq!(Node::from_arguments(layout.to_arguments()), layout);
+        let layout = Scheduled { slot: -42_704, current: 32, movers: 1 << 31 };
+        assert_eq!(Scheduled::from_arguments(layout.to_arguments()), layout);
     }
 
     #[test]

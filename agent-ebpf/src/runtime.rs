@@ -10,7 +10,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_user};
 use spantap_common::{
     event::data::Direction,
-    identity::{Arguments, Batch, Cpython, Go, Kind, Node},
+    identity::{Arguments, Batch, Cpython, Go, Kind, Node, Scheduled},
 };
 
 use crate::{
@@ -68,7 +68,11 @@ fn look(registers: Registers, direction: u8, state: &mut State) -> Option<Identi
     };
     let arguments = settings.identity_arguments;
     match kind {
-        Kind::Cpython => cpython(Cpython::from_arguments(arguments)),
+        Kind::Cpython => {
+            let calls = state.requests == Direction::Write.to_wire() && direction == state.requests;
+            cpython(Cpython::from_arguments(arguments), calls)
+        }
+        Kind::Scheduled => Some([scheduled(Scheduled::from_arguments(arguments))?, state.connected_task, 0]),
         Kind::Go => {
             let asked = state.requests == Direction::Read.to_wire() && direction == state.requests;
             go(Go::from_arguments(arguments), registers, Direction::from_wire(state.requests)?, asked)
@@ -83,7 +87,7 @@ fn look(registers: Registers, direction: u8, state: &mut State) -> Option<Identi
 }
 
 #[inline(always)]
-fn cpython(layout: Cpython) -> Option<Identity> {
+fn cpython(layout: Cpython, calls: bool) -> Option<Identity> {
     let slot = word(kernel::thread_pointer().wrapping_add_signed(layout.slot))?;
     let state = match layout.table {
         Some(offset) => at(slot, offset)?,
@@ -93,19 +97,32 @@ fn cpython(layout: Cpython) -> Option<Identity> {
     if context == 0 {
         return None;
     }
-    let waiting = if layout.tasks == 0 { None } else { waiting_task(layout, context) };
-    Some([context, at(context, layout.variables)?, waiting.unwrap_or(0)])
+    let waiting = match running_task_of(layout, context) {
+        Some(task) => waiting_task(layout, task).unwrap_or(0),
+        // No task runs here: a thread of a pool may do what a task waits for.
+        None if calls && layout.tasks != 0 => pool_task(state, layout.builtin),
+        None => 0,
+    };
+    Some([context, at(context, layout.variables)?, waiting])
 }
 
-/// The context of the asyncio task that waits for the one which runs in `context`. All offsets are those of CPython 3.11, and what
-/// they lead to is compared with what must be there.
+/// The asyncio task that runs in `context`, where it is known.
 #[inline(always)]
-fn waiting_task(layout: Cpython, context: u64) -> Option<u64> {
-    let task = running_task(word(layout.tasks)?).filter(|task| at(*task, TASK_CONTEXT) == Some(context))?;
+fn running_task_of(layout: Cpython, context: u64) -> Option<u64> {
+    if layout.tasks == 0 {
+        return None;
+    }
+    running_task(word(layout.tasks)?).filter(|task| at(*task, TASK_CONTEXT) == Some(context))
+}
+
+/// The context of the asyncio task that waits for this one. All offsets are those of CPython 3.11, and what they lead to is
+/// compared with what must be there.
+#[inline(always)]
+fn waiting_task(layout: Cpython, task: u64) -> Option<u64> {
     // What is called first when the task is done: the waiting task goes on, or else one of `asyncio.gather` or `asyncio.wait` is
     // called, which completes a future that the task waits for.
     let callback = at(task, FUTURE_CALLBACK)?;
-    let waiting = match wakes(layout, callback) {
+    let waiting = match wakes(layout.builtin, callback) {
         Some(waiting) => waiting,
         None => {
             let variables = at(callback, FUNCTION_CLOSURE)?;
@@ -113,7 +130,7 @@ fn waiting_task(layout: Cpython, context: u64) -> Option<u64> {
             for index in 0..MAX_VARIABLES {
                 let future = at(variables, TUPLE_ITEMS + 8 * index).and_then(|cell| at(cell, CELL_VALUE));
                 let callback = future.and_then(|future| at(future, FUTURE_CALLBACK));
-                found = callback.and_then(|callback| wakes(layout, callback));
+                found = callback.and_then(|callback| wakes(layout.builtin, callback));
                 if found.is_some() {
                     break;
                 }
@@ -125,6 +142,41 @@ fn waiting_task(layout: Cpython, context: u64) -> Option<u64> {
         return None;
     }
     at(waiting, TASK_CONTEXT)
+}
+
+/// The context of the asyncio task that waits for what the thread with this state does; 0 where none is known. A function of its
+/// own to the verifier: it goes through the frames once, not on each of the ways that lead here.
+#[inline(never)]
+fn pool_task(state: u64, builtin: u64) -> u64 {
+    work(state, builtin).unwrap_or(0)
+}
+
+/// anyio's worker threads have the future of what they do among the variables of `WorkerThread.run`, which `threading` calls by
+/// `_bootstrap` and `_bootstrap_inner`; all frameworks on top of anyio run plain functions so.
+#[inline(always)]
+fn work(state: u64, builtin: u64) -> Option<u64> {
+    let mut frame = at(at(state, THREAD_CFRAME)?, CFRAME_CURRENT)?;
+    let (mut above, mut run) = (0, 0);
+    let mut is_last = false;
+    for _ in 0..MAX_FRAMES {
+        let previous = at(frame, FRAME_PREVIOUS)?;
+        if previous == 0 {
+            is_last = true;
+            break;
+        }
+        (run, above, frame) = (above, frame, previous);
+    }
+    if !is_last || run == 0 {
+        return None;
+    }
+    for index in 0..MAX_LOCALS {
+        // A variable that is not bound is null.
+        let callback = at(run, FRAME_LOCALS + 8 * index).and_then(|local| at(local, FUTURE_CALLBACK));
+        if let Some(task) = callback.and_then(|callback| wakes(builtin, callback)) {
+            return at(task, TASK_CONTEXT);
+        }
+    }
+    None
 }
 
 /// The one task of a dictionary of running tasks: a task is put into it before each of its steps, and taken out after it.
@@ -147,8 +199,8 @@ fn running_task(tasks: u64) -> Option<u64> {
 
 /// The task that a `task_wakeup` goes on with.
 #[inline(always)]
-fn wakes(layout: Cpython, callback: u64) -> Option<u64> {
-    if at(callback, OBJECT_TYPE)? != layout.builtin {
+fn wakes(builtin: u64, callback: u64) -> Option<u64> {
+    if at(callback, OBJECT_TYPE)? != builtin {
         return None;
     }
     // `PyMethodDef` begins with the name.
@@ -222,6 +274,32 @@ fn waiting(layout: Go, channel: u64) -> Option<u64> {
     }
 }
 
+/// The task that connects a socket, in processes where a connection may be written to by another one; 0 where it is not known.
+#[inline(always)]
+pub(crate) fn connecting() -> u64 {
+    let task = || {
+        if *LAYOUTS.get(0)? == 0 {
+            return None;
+        }
+        // SAFETY: as in `look`.
+        let settings = unsafe { PROCESSES.get(task::tgid(bpf_get_current_pid_tgid())) }?;
+        match Kind::from_wire(settings.identity)? {
+            Kind::Scheduled => scheduled(Scheduled::from_arguments(settings.identity_arguments)),
+            _ => None,
+        }
+    };
+    task().unwrap_or(0)
+}
+
+/// The task that a thread runs, 0 for none that is anybody's.
+#[inline(always)]
+fn scheduled(layout: Scheduled) -> Option<u64> {
+    let scheduler = word(kernel::thread_pointer().wrapping_add_signed(layout.slot))?;
+    let task = at(scheduler, layout.current)?;
+    let is_mover = task != 0 && word(task)? as u32 & layout.movers != 0;
+    Some(if is_mover { 0 } else { task })
+}
+
 /// What runs, or whose the connection behind a descriptor is.
 #[inline(always)]
 fn node(arguments: Arguments, descriptor: Option<u64>) -> Option<Identity> {
@@ -264,6 +342,18 @@ const BUILTIN_SELF: u16 = 24;
 const FUNCTION_CLOSURE: u16 = 72;
 const TUPLE_ITEMS: u16 = 24;
 const CELL_VALUE: u16 = 16;
+
+/// `PyThreadState.cframe`, `_PyCFrame.current_frame`, `_PyInterpreterFrame.previous` and `.localsplus`.
+const THREAD_CFRAME: u16 = 56;
+const CFRAME_CURRENT: u16 = 8;
+const FRAME_PREVIOUS: u16 = 48;
+const FRAME_LOCALS: u16 = 72;
+
+/// Frames of a thread that is making a call: FastAPI with httpx has some 25.
+const MAX_FRAMES: u16 = 64;
+
+/// Variables of `WorkerThread.run`: the future is the sixth (anyio 4).
+const MAX_LOCALS: u16 = 8;
 
 /// Variables of a closure that are looked at: `gather` has five.
 const MAX_VARIABLES: u16 = 6;

@@ -23,6 +23,7 @@ use crate::{
         AGENT_CONNECTIONS, NEW_STATE, PORTS, PROCESSES, SOCKETS, SOCKETS_BY_ADDRESS, UNWANTED, in_socket,
         made_in_socket,
     },
+    runtime,
     slot::Slot,
     state::{IGNORED, PROBING, State, UNKNOWN},
     task,
@@ -254,6 +255,7 @@ fn born(sock: Sock, origin: Origin) -> Option<()> {
     let caller = bpf_get_current_pid_tgid();
     state.connected_at = if connects { task::now() } else { 0 };
     state.connected_by = if connects { caller } else { 0 };
+    state.connected_task = if connects { runtime::connecting() } else { 0 };
     let process = task::tgid(caller);
     state.own = u8::from(connects && process != 0 && process == globals::AGENT_TGID.load());
     Some(())

@@ -70,13 +70,15 @@ pub enum Runtime {
     Php,
     /// .NET.
     Dotnet,
+    /// HAProxy: C, with a scheduler of its own.
+    Haproxy,
 }
 
 impl Runtime {
     /// The value of `process.runtime.name`, where there is one.
     pub fn name(self) -> Option<&'static str> {
         match self {
-            Self::Native => None,
+            Self::Native | Self::Haproxy => None,
             Self::Python => Some("python"),
             Self::Node => Some("nodejs"),
             Self::Go => Some("go"),

@@ -58,6 +58,19 @@ pub(super) fn symbol(file: &File, name: &str) -> Option<Symbol> {
     Some(Symbol { address, parts })
 }
 
+/// Where each thread has its own `name`, counted from the thread pointer: of an executable that exports it, on machines where thread-local
+/// variables lie below that (variant II of the ABI's, as on x86-64). The name ends with a zero.
+pub(super) fn thread_local(file: &File, name: &str) -> Option<i64> {
+    let elf = Elf::<elf::FileHeader64<NativeEndian>>::open(file)?;
+    let inside = Symbols::new(&elf)?.find(name)?;
+    let block = elf.segments.iter().find(|segment| segment.p_type(NativeEndian) == elf::PT_TLS)?;
+    let (size, alignment) = (block.p_memsz(NativeEndian), block.p_align(NativeEndian).max(1));
+    if inside >= size || block.p_vaddr(NativeEndian) % alignment != 0 {
+        return None;
+    }
+    inside.checked_signed_diff(size.checked_next_multiple_of(alignment)?)
+}
+
 /// The release of Go that linked a 64-bit file, such as `go1.24.6`.
 pub(super) fn go_version(file: &File) -> Option<String> {
     Elf::<elf::FileHeader64<NativeEndian>>::open(file)?.go_version()
@@ -288,6 +301,8 @@ const EXPORTS: &[(&str, Runtime)] = &[
     ("ruby_run_node\0", Runtime::Ruby),
     ("zend_startup\0", Runtime::Php),
     ("DotNetRuntimeInfo\0", Runtime::Dotnet),
+    // 2.5 and newer, linked so that it can name its functions in a backtrace.
+    ("ha_thread_ctx\0", Runtime::Haproxy),
 ];
 
 /// The smallest page, and the only one of x86-64, for which symbols are looked up.

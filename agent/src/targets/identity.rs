@@ -8,13 +8,14 @@
 mod cpython;
 mod finder;
 mod go;
+mod haproxy;
 mod memory;
 mod node;
 
 use std::path::Path;
 
 use spantap_common::{
-    identity::{Arguments, Cpython, Go, Kind, Node},
+    identity::{Arguments, Cpython, Go, Kind, Node, Scheduled},
     settings::ProcessSettings,
 };
 
@@ -32,6 +33,8 @@ pub enum Layout {
     Go(Go),
     /// Of Node.
     Node(Node),
+    /// Of a program with a scheduler of its own.
+    Scheduled(Scheduled),
     /// Nothing in the process's memory: the wakes of its threads are followed.
     Wakes,
 }
@@ -43,6 +46,7 @@ impl Layout {
             Self::Cpython(layout) => (Kind::Cpython, layout.to_arguments()),
             Self::Go(layout) => (Kind::Go, layout.to_arguments()),
             Self::Node(layout) => (Kind::Node, layout.to_arguments()),
+            Self::Scheduled(layout) => (Kind::Scheduled, layout.to_arguments()),
             Self::Wakes => (Kind::Wakes, Arguments::default()),
         };
         ProcessSettings { identity: kind as u32, identity_arguments, ..settings }
@@ -61,7 +65,8 @@ pub enum Unknown {
 /// Whether there is anything to find in a process of this runtime.
 pub fn is_known(runtime: Runtime) -> bool {
     // The thread pointer of other architectures leads elsewhere, and Go's stack frames differ: nothing of it was seen there.
-    (cfg!(target_arch = "x86_64") && matches!(runtime, Runtime::Python | Runtime::Go | Runtime::Node))
+    (cfg!(target_arch = "x86_64")
+        && matches!(runtime, Runtime::Python | Runtime::Go | Runtime::Node | Runtime::Haproxy))
         || hands_over(runtime)
 }
 
@@ -84,6 +89,7 @@ fn find(process: &Path, runtime: Runtime) -> Result<Layout, Unknown> {
         Runtime::Python => cpython::find(process, &memory).map(Layout::Cpython),
         Runtime::Go => go::find(process, &memory).map(Layout::Go),
         Runtime::Node => node::find(&memory).map(Layout::Node),
+        Runtime::Haproxy => haproxy::find(process, &memory).map(Layout::Scheduled),
         _ => Err(Unknown::Never("nothing is known of its runtime")),
     }
 }

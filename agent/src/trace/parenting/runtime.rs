@@ -56,6 +56,8 @@ pub(super) struct Tasks {
 enum Reading {
     Cpython,
     Go,
+    /// The address of the running task, and nothing of others.
+    Scheduled,
 }
 
 /// A request that is not answered yet.
@@ -114,6 +116,7 @@ impl Tasks {
         let reading = match runtime {
             Runtime::Python => Reading::Cpython,
             Runtime::Go => Reading::Go,
+            Runtime::Haproxy => Reading::Scheduled,
             _ => return None,
         };
         Some(Self {
@@ -132,6 +135,7 @@ impl Tasks {
     fn who(&self, by: Task) -> Who {
         let [first, second, third] = by.identity;
         match (self.reading, first) {
+            (Reading::Scheduled, task) => Who { task, ..Who::default() },
             (Reading::Cpython, task) => Who { task, kin: second, waits: third, generated: 0 },
             // In a connection's goroutine: of the one that waits.
             (Reading::Go, 0) => Who { task: second, kin: third, waits: 0, generated: 0 },
@@ -155,7 +159,7 @@ impl Source for Tasks {
                     self.grow_older(kin);
                 }
             }
-            What::Called { call, by, .. } => self.called(call, by, act.at, claims),
+            What::Called { call, by, connected, .. } => self.called(call, by, connected.is_some(), act.at, claims),
             What::Read { exchange: Some(exchange), by } => self.heard(exchange, by, false),
             What::Ended { call, by } => self.heard(call, by.unwrap_or_default(), true),
             What::Answering { request, by, .. } => self.answering(request, by, act.at, claims),
@@ -183,8 +187,12 @@ impl Source for Tasks {
 }
 
 impl Tasks {
-    fn called(&mut self, call: ExchangeId, by: Task, at: Timestamp, claims: &mut Claims) {
-        let Who { task, kin, waits, .. } = self.who(by);
+    fn called(&mut self, call: ExchangeId, by: Task, is_first: bool, at: Timestamp, claims: &mut Claims) {
+        let Who { mut task, kin, waits, .. } = self.who(by);
+        // Nobody's task has written what was waiting for the connection: whoever connected did so to write it.
+        if self.reading == Reading::Scheduled && is_first && task == 0 {
+            task = by.identity[1];
+        }
         // A goroutine whose starter is between two requests was left behind by the first.
         if self.reading == Reading::Go && self.is_between(task, kin) {
             self.waited_for.failed(claims);
@@ -267,7 +275,7 @@ impl Tasks {
                     claims.is(call.call, request, LinkMethod::Runtime);
                 }
                 Reading::Go if call.kin == who.task => self.started(&call, request, (generated, fresh), claims),
-                Reading::Cpython | Reading::Go => {}
+                Reading::Cpython | Reading::Go | Reading::Scheduled => {}
             }
         }
     }
@@ -411,6 +419,16 @@ mod tests {
     }
 
     #[test]
+    fn the_task_that_waits_for_the_work_of_a_thread_is_its_caller() {
+        let play = with(play(Runtime::Python), [0x10, 0xee, 0]).receives('A', 1).receives('B', 1);
+        let play = with(play, [0xb1, 0xbb, 0xb0]).calls('b', 2).hears('b', 2);
+        let play = with(play, [0xa1, 0xaa, 0xa0]).calls('a', 3).hears('a', 3);
+        let play = with(play, [0xa0, 0xee, 0]).answers('A', 1);
+        let play = with(play, [0xb0, 0xee, 0]).answers('B', 1);
+        play.says("a<A(runtime) b<B(runtime)");
+    }
+
+    #[test]
     fn variables_that_outlive_an_answer_prove_nothing_on_their_connection() {
         let mut play = play(Runtime::Python).receives('Z', 1);
         for (ordinal, call) in [(0, 'a'), (1, 'b')] {
@@ -419,6 +437,31 @@ mod tests {
             play = with(play, [0xa0, 0xaa, 0]).answers_nth('A', ordinal, 1);
         }
         play.waits_ms(6_000).says("a<A(runtime) b<?");
+    }
+
+    #[test]
+    fn a_scheduled_task_that_calls_and_answers_owns_its_calls_in_any_order() {
+        let play = play(Runtime::Haproxy).receives('A', 1).receives('B', 1);
+        let play = with(play, [0xb0, 0, 0]).calls('b', 1);
+        let play = with(play, [0xa0, 0, 0]).calls('a', 1);
+        let play = with(play, [0, 0, 0]).hears('a', 1).hears('b', 1);
+        let play = with(play, [0xb0, 0, 0]).answers('B', 1);
+        let play = with(play, [0xa0, 0, 0]).answers('A', 1);
+        play.says("b<B(runtime) a<A(runtime)");
+    }
+
+    #[test]
+    fn who_connected_owns_the_first_call_on_a_connection_that_no_task_has_written() {
+        let play = play(Runtime::Haproxy).receives('A', 1).receives('B', 1);
+        let play = with(play, [0, 0xa0, 0]).calls_over_connection('a', 1, 1);
+        // Another task has taken the connection: whoever connected is of no account.
+        let play = with(play, [0xb0, 0xa0, 0]).calls_over_connection('b', 1, 1);
+        // Not the first on its connection.
+        let play = with(play, [0, 0xa0, 0]).calls('c', 1);
+        let play = with(play, [0, 0, 0]).hears('a', 1).hears('b', 1).hears('c', 1);
+        let play = with(play, [0xb0, 0, 0]).answers('B', 1);
+        let play = with(play, [0xa0, 0, 0]).answers('A', 1);
+        play.waits_ms(6_000).says("b<B(runtime) a<A(runtime) c<?");
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Play {
     }
 
     /// Writes the first call on a connection that `tid` connected `ago` nanoseconds before.
-    fn calls_over_connection(self, call: impl Into<u64>, tid: u32, ago: u64) -> Self {
+    pub(super) fn calls_over_connection(self, call: impl Into<u64>, tid: u32, ago: u64) -> Self {
         let connected = Some(Moment { at: Timestamp(self.now + 1_000 - ago), task: self.task(tid) });
         let by = self.task(tid);
         self.act(What::Called { call: id(call.into()), by, connected, trace: None, ids: SmallVec::new(), operation: 0 })

@@ -16,12 +16,12 @@ from fastapi import FastAPI, Response
 
 PORT, BACKEND = map(int, sys.argv[1:3])
 POOLED = httpx.Limits(max_connections=256, max_keepalive_connections=256)
-FRESH = httpx.Limits(max_connections=256, max_keepalive_connections=0)
 clients = {}
 
 
-def limits(shape):
-    return FRESH if shape == "fresh" else POOLED
+def headers(shape):
+    # A pool without idle connections is no alternative: httpx's, shared by threads, then closes some that are in use.
+    return {"connection": "close"} if shape == "fresh" else {}
 
 
 @asynccontextmanager
@@ -29,7 +29,7 @@ async def lifespan(_):
     # Opened at the start: made on demand, two requests at once would make two.
     kind = httpx.AsyncClient if sys.argv[3] == "async" else httpx.Client
     for shape in ("one", "sequence", "parallel", "fresh"):
-        clients[shape] = kind(limits=limits(shape), base_url=f"http://127.0.0.1:{BACKEND}")
+        clients[shape] = kind(limits=POOLED, headers=headers(shape), base_url=f"http://127.0.0.1:{BACKEND}")
     yield
 
 
