@@ -25,7 +25,7 @@ use tracing::warn;
 
 use crate::{
     config::{Config, Output, Print, PrintStyle, Selection, reload::Change},
-    enrich::ServiceSpan,
+    enrich::{Resource, ServiceSpan},
     export::{
         self, Exporter, Limits, SpanLimits,
         edit::{self, Rule},
@@ -259,6 +259,16 @@ impl<'a> Outputs<'a> {
         self.withheld += spans.iter().filter(nobodys).count() as u64;
     }
 
+    /// The process of `resource` exports spans of its own: says what becomes of ours.
+    pub fn instrumented(&self, resource: &Resource) {
+        let (pid, service) = (resource.process.pid, &resource.service);
+        if !self.config.quiet && !self.exporters.is_empty() && self.sampler.leaves(resource) {
+            say(&format!(
+                "{service} ({pid}) exports spans of its own: ours are not exported, metrics go on (sampling.instrumented).\n"
+            ));
+        }
+    }
+
     /// `records` were lost so far: a warning says so, once in a while.
     pub fn lost(&mut self, records: &Tally, now: Timestamp) {
         self.records = *records;
@@ -299,7 +309,7 @@ impl<'a> Outputs<'a> {
             delivered.spooled += stats.spooled;
         }
         let counts = self.sampler.counts();
-        vitals.unsampled = counts.unsampled;
+        (vitals.unsampled, vitals.instrumented) = (counts.unsampled, counts.instrumented);
         vitals.lost.spans.add(Reason::SelfBudget, self.thinned + counts.thinned);
         vitals.steps = self.steps;
         if let Some(meter) = self.meter {

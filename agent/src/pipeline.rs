@@ -16,7 +16,7 @@ use spantap_common::{
 };
 
 use crate::{
-    enrich::{HostFacts, ServiceSpan, process::Resources, route::Routes, target::Targets},
+    enrich::{HostFacts, Resource, ServiceSpan, process::Resources, route::Routes, sdk, target::Targets},
     event::{self, Event, Process, Socket, SocketId},
     pairing::{ExchangeId, Pairing, Step},
     process::ProcessFacts,
@@ -254,6 +254,11 @@ impl Pipeline {
         self.unwanted.drain(..)
     }
 
+    /// Processes that were found to export spans of their own since the last call.
+    pub fn instrumented(&mut self) -> impl Iterator<Item = Arc<Resource>> + '_ {
+        self.resources.instrumented()
+    }
+
     /// What was counted so far.
     pub fn vitals(&self) -> &Vitals {
         &self.behind.vitals
@@ -446,6 +451,9 @@ impl Pipeline {
 
     fn name_services(&mut self, out: &mut Vec<ServiceSpan>) {
         out.extend(self.behind.spans.drain(..).map(|mut span| {
+            if sdk::is_export(&span) {
+                self.resources.exports(span.task.pid);
+            }
             let resource = self.resources.resource(span.task.pid, span.end);
             self.routes.name(&mut span, &resource.service);
             let target = self.resources.target(span.task.pid, span.port);

@@ -154,6 +154,9 @@ pub fn run(config: &Config, source: Option<Source>) -> Result<(), RunError> {
                 debug!(?socket, %error, "the table of unwanted sockets took no more");
             }
         }
+        for resource in inlet.pipeline.instrumented() {
+            outputs.instrumented(&resource);
+        }
         let (now, wall) = (clock::now(), clock::wall_offset());
         // Behind a backlog stands what happened before now.
         inlet.feed(Input::Tick(drained.backlog.unwrap_or(now)), wall);

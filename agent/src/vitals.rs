@@ -35,8 +35,11 @@ pub struct Vitals {
     pub midway: u64,
     /// Sockets left alone because what they carry is not followed, by what it looks like.
     pub left_alone: LeftAlone,
-    /// Spans not exported because their trace is not sampled; the local view shows them all the same.
+    /// Spans not exported because their trace is not sampled, or because their process exports its own; the local view
+    /// shows them all the same.
     pub unsampled: u64,
+    /// Those of the second kind.
+    pub instrumented: u64,
     /// What was lost.
     pub lost: Losses,
     /// Spans by how their parent was found.

@@ -438,6 +438,42 @@ async fn kinds_of_processes_go_where_their_rules_say() {
     assert!(url.ends_with(&format!(":{}/users/REDACTED?x=1&sig=REDACTED", cart.port)), "{url}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_of_a_process_that_exports_its_own_are_left_to_it() {
+    if let Some(why) = cannot() {
+        return skip("processes with an SDK", &why);
+    }
+    let service = Service::start();
+    let receiver = Receiver::start(Transport::Http).await.expect("a receiver listens");
+    let base = receiver.endpoint();
+    let port = service.port.to_string();
+    let agent = Agent::start(
+        &["run", "--port", &port],
+        &[("OTEL_EXPORTER_OTLP_ENDPOINT", base.trim_end_matches("/v1/traces"))],
+    );
+    // One process: before anybody can know it, handing over spans as an SDK does, and after that.
+    let paths = ["/before", "/v1/traces", "/after"].map(|path| format!("http://127.0.0.1:{port}{path}"));
+    let said = Command::new("curl")
+        .args(["-s", &paths[0], "--next", "-s", "--data-binary", "spans", &paths[1], "--next", "-s", &paths[2]])
+        .output()
+        .expect("curl starts");
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "nonono");
+    agent.hear("exports spans of its own");
+    assert_eq!(agent.stop(), Some(0));
+    let received = receiver.received();
+    let mut told: Vec<_> = received
+        .iter()
+        .flat_map(receiver::Received::spans)
+        .map(|span| {
+            let url = text(&span.attributes, "url.full").or_else(|| text(&span.attributes, "url.path"));
+            (span.kind, url.unwrap_or_default())
+        })
+        .collect();
+    told.sort();
+    let server = |path: &str| (SERVER, path.to_owned());
+    assert_eq!(told, [server("/after"), server("/before"), server("/v1/traces"), (CLIENT, paths[0].clone())]);
+}
+
 #[test]
 fn a_request_under_way_at_the_end_is_told_as_truncated() {
     if let Some(why) = cannot() {

@@ -191,6 +191,7 @@ fn span(kind: SpanKind, attributes: Vec<Attribute>) -> ServiceSpan {
         resource: Arc::new(Resource {
             process: ProcessId { pid: 7, started: 1 },
             service: "shop".into(),
+            instrumented: false,
             attributes: resource(),
         }),
     }

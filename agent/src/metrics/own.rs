@@ -112,6 +112,8 @@ pub fn families(books: &Books, since: Timestamp) -> Vec<Family> {
     let decisions = decided("kept", sampling.kept).chain(decided("dropped", sampling.dropped));
     page.counters("spantap_sampling_decisions", "Traces that were decided about, by what decided.", decisions);
     page.total("spantap_sampling_spans_unsampled", "Spans that are not exported.", sampling.unsampled);
+    let what = "Spans that are not exported because their process exports its own.";
+    page.total("spantap_sampling_spans_instrumented", what, sampling.instrumented);
     page.single("spantap_sampling_spans_held", "Spans that wait for the end of their trace.", sampling.held);
     let early = [("overdue", sampling.overdue), ("crowded", sampling.crowded)];
     page.counts("spantap_sampling_early", "Traces that were decided about before their end.", "reason", early);

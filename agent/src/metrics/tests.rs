@@ -55,6 +55,7 @@ fn span(kind: SpanKind, service: &str, id: u8, parent: Option<u8>, ms: u64, stat
         resource: Arc::new(Resource {
             process: ProcessId { pid: service.len() as u32, started: 1 },
             service: service.into(),
+            instrumented: false,
             attributes: vec![Attribute::new("service.name", service.to_owned())],
         }),
     }
