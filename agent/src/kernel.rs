@@ -10,6 +10,7 @@ pub mod btf;
 pub mod controls;
 pub mod features;
 pub mod hooks;
+pub mod occupancy;
 pub mod older;
 pub mod pace;
 pub mod plan;

@@ -53,6 +53,7 @@ use crate::{
     enrich::{Resource, ServiceSpan},
     time::Timestamp,
     trace::{Begun, LinkMethod},
+    vitals::Fill,
 };
 
 /// Decides about traces, and holds those back that are not decided yet.
@@ -189,6 +190,12 @@ impl Sampler {
         for (_, trace) in waiting {
             self.release(trace, now, out);
         }
+    }
+
+    /// How full the table of spans that wait for the end of their trace is.
+    pub fn fill(&self) -> Fill {
+        let each = size_of::<ServiceSpan>() + SPAN_HEAP;
+        Fill::of("spans_held", self.held, self.settings.hold.most_spans, each)
     }
 
     /// Whether the spans of a process are left to the SDK in it.
@@ -461,6 +468,9 @@ const MOST_DECIDED: usize = 16 << 10;
 
 /// Services that a Jaeger collector is asked about: more than a node has.
 const MOST_SERVICES: usize = 1_024;
+
+/// What a span has outside of its own place: a dozen attributes with their texts.
+const SPAN_HEAP: usize = 1 << 10;
 
 #[cfg(test)]
 mod tests;

@@ -48,6 +48,27 @@ pub struct Vitals {
     pub steps: Steps,
 }
 
+/// How full a bounded table is, and what it takes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Fill {
+    /// Its name.
+    pub table: &'static str,
+    /// Entries.
+    pub entries: u64,
+    /// Entries that there is room for.
+    pub capacity: u64,
+    /// Bytes that the entries take: their number times what one usually does.
+    pub bytes: u64,
+}
+
+impl Fill {
+    /// Of `entries` that take `each` so many bytes.
+    pub fn of(table: &'static str, entries: usize, capacity: usize, each: usize) -> Self {
+        let bytes = entries.saturating_mul(each) as u64;
+        Self { table, entries: entries as u64, capacity: capacity as u64, bytes }
+    }
+}
+
 /// Steps of the ladder that the agent takes when it exceeds what it may take of the machine.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Steps {

@@ -39,7 +39,7 @@ use crate::{
     protocol::{Passed, Request},
     table::Table,
     time::{Moment, Timestamp},
-    vitals::Vitals,
+    vitals::{Fill, Vitals},
 };
 
 /// A request that was just made or received.
@@ -272,6 +272,11 @@ impl Tracer {
     /// Requests that are not spans yet.
     pub fn open(&self) -> usize {
         self.nodes.values().filter(|node| !node.emitted).count()
+    }
+
+    /// Exchanges that are remembered: those under way, and those that others may still refer to.
+    pub fn fill(&self) -> Fill {
+        Fill::of("exchanges", self.nodes.len(), self.most, size_of::<Node>() + NODE_HEAP)
     }
 
     // --- Opening ---
@@ -684,6 +689,9 @@ const JOIN_WAIT: Duration = Duration::from_millis(300);
 
 /// Room kept for nodes to come: what 10,000 requests/s begin between two looks at the ring, in some 100 KiB.
 const MOST_SPARE: usize = 200;
+
+/// What an exchange has outside of its place in the table: a dozen attributes with their texts, and a link or two.
+const NODE_HEAP: usize = 1 << 10;
 
 /// Where a context came from when it was not written for this request, or which format a link was written in.
 const CONTEXT_SOURCE: &str = "spantap.context.source";
