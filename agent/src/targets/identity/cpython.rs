@@ -71,9 +71,9 @@ impl Interpreter {
     /// The interpreter that the word at `head` leads to, if its first thread knows it.
     fn at(memory: &Memory, head: u64, threads: u64, object: u16) -> Option<Self> {
         let address = memory.word(head).filter(|address| *address != 0)?;
-        let threads = memory.word(address + threads)?;
+        let threads = memory.word(address.checked_add(threads)?)?;
         let interpreter = Self { address, threads, object, has_known_tasks: false };
-        (memory.word(threads + THREAD_INTERPRETER)? == address).then_some(interpreter)
+        (memory.word(threads.checked_add(THREAD_INTERPRETER)?)? == address).then_some(interpreter)
     }
 
     /// The thread states, each with its first words.
@@ -184,10 +184,10 @@ fn tasks(memory: &Memory) -> Option<u64> {
             [_, _, 0, ..] => Some(()),
             [_, _, 1, _, keys] => {
                 // dk_log2_index_bytes, dk_nentries; entries of three words follow the index.
-                let index = memory.word(keys + 8)?.to_le_bytes()[1];
-                let last = memory.word(keys + 24)?.checked_sub(1)?.checked_mul(24)?;
-                let entries = keys + 32 + 1_u64.checked_shl(index.into())?;
-                is_a(memory.word(entries.checked_add(last)? + 16)?, "_asyncio.Task")
+                let index = memory.word(keys.checked_add(8)?)?.to_le_bytes()[1];
+                let last = memory.word(keys.checked_add(24)?)?.checked_sub(1)?.checked_mul(24)?;
+                let entries = keys.checked_add(32)?.checked_add(1_u64.checked_shl(index.into())?)?;
+                is_a(memory.word(entries.checked_add(last)?.checked_add(16)?)?, "_asyncio.Task")
             }
             _ => None,
         }

@@ -123,8 +123,9 @@ impl Loop {
     /// Whether the way that the probes go ends at the stream.
     fn leads_to(&self, memory: &Memory, stream: &Stream) -> bool {
         let watchers = self.address + u64::from(Node::WATCHERS);
-        let is_known = memory.word(watchers + 8).is_some_and(|count| stream.descriptor < count as u32);
-        let watcher = memory.word(watchers).and_then(|table| memory.word(table + 8 * u64::from(stream.descriptor)));
+        let is_known = memory.word(watchers.wrapping_add(8)).is_some_and(|count| stream.descriptor < count as u32);
+        let watcher =
+            memory.word(watchers).and_then(|table| memory.word(table.wrapping_add(8 * u64::from(stream.descriptor))));
         is_known && watcher == Some(stream.handle + u64::from(Node::WATCHER))
     }
 }
