@@ -158,6 +158,8 @@ pub struct Links {
     /// Acts that came when later ones had been judged already: a head in pieces, an end that only silence told, a probe
     /// that was held up.
     pub late: u64,
+    /// Ends of requests whose header was used for so many others that they begin a trace of their own, with a link.
+    pub reused: u64,
 }
 
 impl Vitals {
