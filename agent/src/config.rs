@@ -33,6 +33,7 @@ use std::{
 };
 
 use clap::Parser as _;
+use opentelemetry_semantic_conventions::attribute::{HTTP_REQUEST_BODY_SIZE, HTTP_RESPONSE_BODY_SIZE};
 use serde_json::Value as Json;
 use spantap_common::abi::RING_BYTES;
 
@@ -57,7 +58,7 @@ use crate::{
     kernel::Tier,
     ladder::Budget,
     metrics, pipeline,
-    protocol::disclosure::{self, Disclosure},
+    protocol::disclosure::{self, Capture, Disclosure},
     sample, trace,
 };
 
@@ -108,7 +109,7 @@ impl Default for Bounds {
 }
 
 /// Which processes and sockets are traced. Selectors of one kind are alternatives, different kinds must all hold,
-/// exclusion wins. Nothing selected is everything but the agent itself.
+/// exclusion wins. Nothing selected is everything but the agent itself, and what carries traces for others.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Selection {
     /// `--pid`.
@@ -365,8 +366,8 @@ pub struct Decision {
     pub command: Command,
     /// Settings that were understood and not followed, or not understood and ignored.
     pub warnings: Vec<String>,
-    /// The file that was read, if one was named: it may say something else later.
-    pub file: Option<PathBuf>,
+    /// The files that were read: they may say something else later.
+    pub files: Vec<PathBuf>,
     /// The filter of the agent's own log, in the syntax of `tracing_subscriber::EnvFilter`.
     pub log: String,
 }
@@ -413,7 +414,8 @@ pub fn decide(
     let mut variables = Variables::new(environment);
     let (file, given) = command.given();
     let named = named(file, &variables);
-    let file = named.as_ref().map(|(_, path)| path.clone());
+    let files = named.iter().map(|(_, path)| path.clone());
+    let files = files.chain(variables.text(DECLARATIVE).map(PathBuf::from)).collect();
     let mut layers = layers(named, given, &mut variables);
     let settings = layers.settle();
     let mut desk = Desk { variables, screen, layers, settings };
@@ -425,7 +427,7 @@ pub fn decide(
     if mistakes.is_empty() {
         // A service of the demo is what is watched: its variables are meant for whoever watches.
         let warnings = if matches!(command, Command::DemoService { .. }) { Vec::new() } else { variables.warnings };
-        Ok(Decision { command, warnings, file, log })
+        Ok(Decision { command, warnings, files, log })
     } else {
         Err(Refusal::Mistakes(mistakes))
     }
@@ -614,10 +616,30 @@ impl Desk<'_> {
             record: None,
             quiet: settings.quiet == Some(Flag(true)),
             resource: settings.resource.iter().map(|(key, value)| (key.clone(), value.0.clone())).collect(),
-            disclosure: disclosure::Settings { capture: settings.capture.clone(), redact: settings.redact.clone() },
+            disclosure: self.disclosure(),
             budget: None,
             bounds: Bounds::default(),
         }
+    }
+
+    /// What parsers tell and hide. Metrics of bodies need their sizes.
+    fn disclosure(&self) -> disclosure::Settings {
+        let Settings { capture, redact, .. } = &self.settings;
+        let body_sizes = capture.body_sizes || self.measures_bodies();
+        disclosure::Settings { capture: Capture { body_sizes, ..capture.clone() }, redact: redact.clone() }
+    }
+
+    /// What becomes of attributes on their way out. What only metrics need is in no span that leaves.
+    fn edits(&self) -> Vec<export::edit::Rule> {
+        let measured = (self.measures_bodies() && !self.settings.capture.body_sizes).then(|| export::edit::Rule {
+            drop: [HTTP_REQUEST_BODY_SIZE, HTTP_RESPONSE_BODY_SIZE].map(str::to_owned).to_vec(),
+            ..export::edit::Rule::default()
+        });
+        measured.into_iter().chain(self.settings.attributes.iter().cloned()).collect()
+    }
+
+    fn measures_bodies(&self) -> bool {
+        self.settings.metrics.http_body_sizes && self.settings.metrics.is_wanted()
     }
 
     /// What a run may take. A recording, a demonstration and a replay are short, and asked for as a whole.
@@ -641,6 +663,7 @@ impl Desk<'_> {
             destinations,
             print: Some(print),
             metrics: self.settings.metrics.clone(),
+            edits: self.edits(),
             ..Output::default()
         };
         let config = Config { output, selection: Selection::default(), ..self.config() };
@@ -672,7 +695,7 @@ impl Desk<'_> {
             metrics: self.settings.metrics.clone(),
             routes: self.settings.routes.clone(),
             parents: self.settings.parents,
-            edits: self.settings.attributes.clone(),
+            edits: self.edits(),
             limits: otlp::limits(&self.settings, &mut self.variables.warnings),
         }
     }

@@ -6,6 +6,7 @@
 
 pub mod process;
 pub mod route;
+pub(crate) mod sdk;
 pub mod target;
 
 use std::sync::Arc;
@@ -32,6 +33,8 @@ pub struct Resource {
     pub service: Arc<str>,
     /// `service.*`, `process.*`, `host.*`, `os.*`, `telemetry.*`; `service.name` included.
     pub attributes: Vec<Attribute>,
+    /// Whether the process exports spans of its own, with an OpenTelemetry SDK.
+    pub instrumented: bool,
 }
 
 /// Facts about the machine, the same for every resource.

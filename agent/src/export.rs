@@ -152,6 +152,9 @@ impl Default for Limits {
     }
 }
 
+/// What an encoded span takes while it waits: 500 bytes (2026-11, the shop of `spantap demo`).
+pub const SPAN_BYTES: u64 = 500;
+
 /// A destination's name as a folder's.
 fn file_name(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' }).collect()

@@ -10,6 +10,7 @@ pub mod btf;
 pub mod controls;
 pub mod features;
 pub mod hooks;
+pub mod occupancy;
 pub mod older;
 pub mod pace;
 pub mod plan;
@@ -87,7 +88,7 @@ impl Unsupported {
         match self {
             Self::Privilege { .. } => {
                 "run as root, or grant CAP_BPF and CAP_PERFMON; in a container, check seccomp and \
-                 kernel.unprivileged_bpf_disabled as well"
+                 kernel.unprivileged_bpf_disabled as well, before Linux 5.11 also RLIMIT_MEMLOCK"
             }
             Self::NoBtf { .. } => "use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
             Self::NoField(_) => "report it with the kernel's version: a field has moved",
@@ -148,7 +149,7 @@ mod tests {
         assert_eq!(
             privilege.to_string(),
             "missing privilege: CAP_BPF, CAP_PERFMON: nothing can be traced; run as root, or grant CAP_BPF and \
-             CAP_PERFMON; in a container, check seccomp and kernel.unprivileged_bpf_disabled as well"
+             CAP_PERFMON; in a container, check seccomp and kernel.unprivileged_bpf_disabled as well, before Linux 5.11 also RLIMIT_MEMLOCK"
         );
         assert_eq!(Unsupported::NotBuilt.to_string(), "built without its probes: build with `cargo xtask build`");
         let at = hooks::At::BtfTracepoint("sys_exit");

@@ -20,8 +20,8 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let screen = Screen { terminal: io::stdout().is_terminal() };
-    let decide = || config::decide(std::env::args_os(), &ProcessEnvironment, screen);
-    let Decision { command, warnings, file, log } = match decide() {
+    let decide = move || config::decide(std::env::args_os(), &ProcessEnvironment, screen);
+    let Decision { command, warnings, files, log } = match decide() {
         Ok(decision) => decision,
         Err(Refusal::CommandLine(error)) => {
             // Standard output or error may be gone: then nobody wants to know.
@@ -34,7 +34,8 @@ fn main() -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    match perform(command, file.as_deref().map(|file| Source { file, decide: &decide })) {
+    let source = (!files.is_empty()).then(|| Source { files, decide: Box::new(decide) });
+    match perform(command, source) {
         Ok(code) => code,
         Err(error) => {
             complain(&format!("{error}\n"));
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn perform(command: Command, source: Option<Source<'_>>) -> Result<ExitCode, RunError> {
+fn perform(command: Command, source: Option<Source>) -> Result<ExitCode, RunError> {
     match command {
         Command::Run(config) => run::run(&config, source)?,
         Command::Replay { file, config } => run::replay(&file, &config)?,

@@ -71,8 +71,8 @@ impl Meter {
     }
 
     /// The probes are attached.
-    pub fn ready(&self) {
-        self.health.ready();
+    pub fn attached(&self) {
+        self.health.attached();
     }
 
     /// Counts finished spans.
@@ -112,6 +112,7 @@ impl Meter {
     fn snapshot(&self, now: Timestamp, wall: WallOffset, mut books: Books) -> Snapshot {
         books.overflown = self.metrics.overflown();
         books.process = process();
+        books.stock.tables.push(self.metrics.fill());
         let mut families = own::families(&books, self.since);
         families.extend(self.metrics.families());
         Snapshot { families, now, wall }

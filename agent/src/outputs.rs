@@ -25,9 +25,9 @@ use tracing::warn;
 
 use crate::{
     config::{Config, Output, Print, PrintStyle, Selection, reload::Change},
-    enrich::ServiceSpan,
+    enrich::{Resource, ServiceSpan},
     export::{
-        Exporter, Limits, SpanLimits,
+        self, Exporter, Limits, SpanLimits,
         edit::{self, Rule},
         stdout::{JsonLines, Reader},
         strategies::Strategies,
@@ -39,7 +39,7 @@ use crate::{
         view::{Live, Style},
     },
     meter::Meter,
-    metrics::own::{Books, Destination},
+    metrics::own::{Books, Destination, Stock},
     sample::Sampler,
     time::{Timestamp, WallOffset},
     vitals::{Steps, Tally, Vitals},
@@ -114,7 +114,7 @@ impl<'a> Outputs<'a> {
     /// The probes are live: says so, and begins to listen for silence.
     pub fn begin(&mut self, start: &Start<'_>, now: Timestamp) {
         if let Some(meter) = &self.meter {
-            meter.ready();
+            meter.attached();
         }
         if self.config.quiet {
             return;
@@ -125,8 +125,15 @@ impl<'a> Outputs<'a> {
         }
     }
 
-    /// Takes a batch, which is empty afterwards.
-    pub fn take(&mut self, spans: &mut Vec<ServiceSpan>, vitals: &Vitals, wall: WallOffset, now: Timestamp) {
+    /// Takes a batch, which is empty afterwards; `stock` tells what is held where, if somebody asks.
+    pub fn take(
+        &mut self,
+        spans: &mut Vec<ServiceSpan>,
+        vitals: &Vitals,
+        stock: impl Fn() -> Stock,
+        wall: WallOffset,
+        now: Timestamp,
+    ) {
         if let Some(hint) = self.silence.as_mut().and_then(|silence| silence.broken(now, vitals, &self.selection)) {
             say(&format!("{hint}\n"));
         }
@@ -145,7 +152,7 @@ impl<'a> Outputs<'a> {
             meter.tick(now, wall, || Books {
                 asked: strategies.as_ref().map(Strategies::counts),
                 withheld: *withheld,
-                ..books(config, &vitals(), records, sampler, exporters)
+                ..books(config, &vitals(), records, stock(), sampler, exporters)
             });
         }
     }
@@ -252,6 +259,16 @@ impl<'a> Outputs<'a> {
         self.withheld += spans.iter().filter(nobodys).count() as u64;
     }
 
+    /// The process of `resource` exports spans of its own: says what becomes of ours.
+    pub fn instrumented(&self, resource: &Resource) {
+        let (pid, service) = (resource.process.pid, &resource.service);
+        if !self.config.quiet && !self.exporters.is_empty() && self.sampler.leaves(resource) {
+            say(&format!(
+                "{service} ({pid}) exports spans of its own: ours are not exported, metrics go on (sampling.instrumented).\n"
+            ));
+        }
+    }
+
     /// `records` were lost so far: a warning says so, once in a while.
     pub fn lost(&mut self, records: &Tally, now: Timestamp) {
         self.records = *records;
@@ -292,14 +309,14 @@ impl<'a> Outputs<'a> {
             delivered.spooled += stats.spooled;
         }
         let counts = self.sampler.counts();
-        vitals.unsampled = counts.unsampled;
+        (vitals.unsampled, vitals.instrumented) = (counts.unsampled, counts.instrumented);
         vitals.lost.spans.add(Reason::SelfBudget, self.thinned + counts.thinned);
         vitals.steps = self.steps;
         if let Some(meter) = self.meter {
             let books = Books {
                 asked: self.strategies.as_ref().map(Strategies::counts),
                 withheld: self.withheld,
-                ..books(self.config, vitals, &vitals.lost.records, &self.sampler, &self.exporters)
+                ..books(self.config, vitals, &vitals.lost.records, Stock::default(), &self.sampler, &self.exporters)
             };
             meter.finish(now, self.wall, books, self.runtime, FLUSH);
         }
@@ -317,28 +334,45 @@ fn strategies(sampler: &Sampler, runtime: &Runtime) -> anyhow::Result<Option<Str
 }
 
 /// The agent's books as they are now.
-fn books(config: &Config, vitals: &Vitals, records: &Tally, sampler: &Sampler, exporters: &[Exporter]) -> Books {
+fn books(
+    config: &Config,
+    vitals: &Vitals,
+    records: &Tally,
+    mut stock: Stock,
+    sampler: &Sampler,
+    exporters: &[Exporter],
+) -> Books {
     let mut vitals = vitals.clone();
     vitals.lost.records = *records;
     let capacity = config.bounds.queue_spans.unwrap_or(config.output.limits.queue_spans) as u64;
     let destinations = exporters.iter().zip(&config.output.destinations).map(|(exporter, destination)| {
         let stats = exporter.stats();
-        let dropped = [("queue_full", stats.queue_full), ("failed", stats.failed), ("rejected", stats.rejected)];
+        let dropped = [
+            ("queue_full", stats.queue_full),
+            ("spool_full", stats.spool_full),
+            ("failed", stats.failed),
+            ("rejected", stats.rejected),
+        ];
         Destination {
             name: destination.name.clone(),
             waiting: stats.waiting,
             capacity,
             exported: stats.exported,
+            spooled: destination.spool.as_ref().map(|_| stats.spooled),
+            corrupt_files: stats.corrupt_files,
             dropped: dropped.to_vec(),
         }
     });
+    let destinations: Vec<_> = destinations.collect();
+    stock.tables.push(sampler.fill());
+    let waiting: u64 = destinations.iter().map(|destination| destination.waiting).sum();
+    stock.memory.push(("export_queues", waiting * export::SPAN_BYTES));
     vitals.lost.spans.add(Reason::SelfBudget, sampler.counts().thinned);
     Books {
         in_flight: vitals.requests.saturating_sub(vitals.spans + vitals.lost.requests.total()),
         sampling: sampler.counts(),
-        destinations: destinations.collect(),
-        maps: vec![("RING".to_owned(), None, config.bounds.ring_bytes.into())],
-        memory: vec![("ring", config.bounds.ring_bytes.into())],
+        destinations,
+        stock,
         vitals,
         ..Books::default()
     }

@@ -16,7 +16,7 @@ use spantap_common::{
 };
 
 use crate::{
-    enrich::{HostFacts, ServiceSpan, process::Resources, route::Routes, target::Targets},
+    enrich::{HostFacts, Resource, ServiceSpan, process::Resources, route::Routes, sdk, target::Targets},
     event::{self, Event, Process, Socket, SocketId},
     pairing::{ExchangeId, Pairing, Step},
     process::ProcessFacts,
@@ -25,7 +25,7 @@ use crate::{
     table::Table,
     time::{Moment, Timestamp},
     trace::{self, Opened, Span, SpanKind, Tracer},
-    vitals::Vitals,
+    vitals::{Fill, Vitals},
 };
 
 pub use fuzz::fuzz_pipeline;
@@ -254,9 +254,26 @@ impl Pipeline {
         self.unwanted.drain(..)
     }
 
+    /// Processes that were found to export spans of their own since the last call.
+    pub fn instrumented(&mut self) -> impl Iterator<Item = Arc<Resource>> + '_ {
+        self.resources.instrumented()
+    }
+
     /// What was counted so far.
     pub fn vitals(&self) -> &Vitals {
         &self.behind.vitals
+    }
+
+    /// How full the tables are.
+    pub fn tables(&self) -> [Fill; 3] {
+        // One connection is like the other, and all of them would be too many to ask.
+        let parser = self.connections.values().find_map(|connection| connection.talk.parser.as_deref());
+        let connection = size_of::<Connection>() + parser.map_or(0, size_of_val);
+        [
+            Fill::of("connections", self.connections.len(), self.limits.connections, connection),
+            self.behind.tracer.fill(),
+            Fill::of("processes", self.known.len(), MOST_PROCESSES, PROCESS_BYTES),
+        ]
     }
 
     /// Requests under way, and spans that wait for their parent.
@@ -434,6 +451,9 @@ impl Pipeline {
 
     fn name_services(&mut self, out: &mut Vec<ServiceSpan>) {
         out.extend(self.behind.spans.drain(..).map(|mut span| {
+            if sdk::is_export(&span) {
+                self.resources.exports(span.task.pid);
+            }
             let resource = self.resources.resource(span.task.pid, span.end);
             self.routes.name(&mut span, &resource.service);
             let target = self.resources.target(span.task.pid, span.port);
@@ -601,6 +621,9 @@ const PARSER_TICK: Duration = Duration::from_millis(250);
 /// The part of a full table that makes room at once: at 10,000 new connections a second the table is looked through
 /// every 0.4 s.
 const EVICTED_SHARE: usize = 16;
+
+/// What is remembered of a process: some ten attributes of 60 bytes with their texts, and its command line.
+const PROCESS_BYTES: usize = 2 << 10;
 
 /// Processes known at one time: twice Linux's default pid limit, so that only lost exits can fill it.
 const MOST_PROCESSES: usize = 64 << 10;

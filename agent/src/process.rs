@@ -48,6 +48,9 @@ pub struct ProcessFacts {
     pub owner: Option<String>,
     /// Its language runtime.
     pub runtime: Runtime,
+    /// Whether an OpenTelemetry SDK is at work in it, as far as its memory map, command line and environment tell.
+    #[serde(default)]
+    pub instrumented: bool,
 }
 
 /// The language runtime of a process, recognised by its executable and its mapped libraries.

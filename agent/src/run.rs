@@ -4,6 +4,8 @@
 //! In: a [`Config`]. Out: whatever the outputs make of the spans, and one summary line. It decides when things happen
 //! (ticks, signals, the end) and nothing else; it never waits for an output.
 
+mod reload;
+
 use std::{
     collections::HashMap,
     fs::{self, File},
@@ -31,22 +33,22 @@ use tokio::{
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
 };
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
+use self::reload::Reload;
+pub use self::reload::Source;
 use crate::{
     capture::{Frame, Preamble, Recorder, ReplayError, Replayer},
     clock,
-    config::{
-        Command, Config, Decision, Refusal,
-        reload::{Change, Swaps},
-    },
+    config::{Config, reload::Change},
     enrich::{ServiceSpan, route::Routes, target::Targets},
     event::{self, Event, Process},
     export::local,
-    kernel::{Controls, Pace, Probes, Settings, Unsupported, ring},
+    kernel::{Controls, Pace, Probes, Settings, Unsupported, occupancy::Peak, ring},
     ladder::{Ladder, Rung, Step, Usage},
     live::messages::Start,
     memory,
+    metrics::own::Stock,
     outputs::Outputs,
     pipeline::{Input, Pipeline, Watch},
     priority,
@@ -99,18 +101,9 @@ impl RunError {
     }
 }
 
-/// Where the configuration came from: it is asked again when the file may say something else.
-#[derive(Clone, Copy)]
-pub struct Source<'a> {
-    /// The file.
-    pub file: &'a Path,
-    /// Decides again by everything that decided at the start.
-    pub decide: &'a dyn Fn() -> Result<Decision, Refusal>,
-}
-
 /// Traces until a signal or the configured duration ends it. Where the configuration has a source, it is read again on
-/// SIGHUP and when the file is swapped.
-pub fn run(config: &Config, source: Option<Source<'_>>) -> Result<(), RunError> {
+/// SIGHUP and when one of its files is swapped.
+pub fn run(config: &Config, source: Option<Source>) -> Result<(), RunError> {
     let started = Instant::now();
     // Before there are other threads: they inherit it.
     priority::yield_to_others();
@@ -150,7 +143,7 @@ pub fn run(config: &Config, source: Option<Source<'_>>) -> Result<(), RunError> 
     let pace = Pace::new(config.bounds.ring_bytes);
     let mut looked = Instant::now();
     let mut ladder = Ladder::new(config.budget);
-    let mut failed = None;
+    let (mut failed, mut fullest) = (None, Peak::default());
     loop {
         // Asked before the ring is read: whatever was requested until then is in it.
         let asked = stop.asked() || deadline.is_some_and(|deadline| Instant::now() >= deadline);
@@ -161,11 +154,16 @@ pub fn run(config: &Config, source: Option<Source<'_>>) -> Result<(), RunError> 
                 debug!(?socket, %error, "the table of unwanted sockets took no more");
             }
         }
+        for resource in inlet.pipeline.instrumented() {
+            outputs.instrumented(&resource);
+        }
         let (now, wall) = (clock::now(), clock::wall_offset());
         // Behind a backlog stands what happened before now.
         inlet.feed(Input::Tick(drained.backlog.unwrap_or(now)), wall);
         inlet.check()?;
-        outputs.take(&mut inlet.spans, inlet.pipeline.vitals(), wall, now);
+        fullest.saw(drained.bytes, now);
+        let Inlet { pipeline, spans, .. } = &mut inlet;
+        outputs.take(spans, pipeline.vitals(), || stock(&probes, pipeline, config, fullest), wall, now);
         if outputs.is_abandoned() {
             break;
         }
@@ -193,7 +191,7 @@ pub fn run(config: &Config, source: Option<Source<'_>>) -> Result<(), RunError> 
         }
 
         if let Some(reload) = &mut reload
-            && let Some(change) = reload.look(now)
+            && let Some(change) = reload.look()
         {
             let config = &reload.in_force;
             match apply(&change, config, ladder.rung(), &mut probes, &mut watched, &mut inlet) {
@@ -231,7 +229,7 @@ pub fn run(config: &Config, source: Option<Source<'_>>) -> Result<(), RunError> 
     inlet.pipeline.stop_opening();
     drain(&mut probes, &mut watched, &mut inlet);
     inlet.pipeline.finish(&mut inlet.spans);
-    outputs.take(&mut inlet.spans, inlet.pipeline.vitals(), clock::wall_offset(), clock::now());
+    outputs.take(&mut inlet.spans, inlet.pipeline.vitals(), Stock::default, clock::wall_offset(), clock::now());
     let mut vitals = inlet.pipeline.vitals().clone();
     vitals.lost.records = lost_records(&probes, &inlet);
     vitals.left_alone = LeftAlone(probes.left_alone());
@@ -308,6 +306,7 @@ fn settings_of(config: &Config, watched: &mut Watched) -> Settings {
         ports: config.selection.ports.clone(),
         ring_bytes: config.bounds.ring_bytes,
         tier: config.tier,
+        count_tables: config.output.metrics.is_wanted(),
         ..Settings::default()
     }
 }
@@ -359,6 +358,19 @@ fn drain(probes: &mut Probes, watched: &mut Watched, inlet: &mut Inlet) -> Drain
     Drained { bytes, backlog }
 }
 
+/// What is held in the kernel and by the stages.
+fn stock(probes: &Probes, pipeline: &Pipeline, config: &Config, fullest: Peak) -> Stock {
+    let ring = u64::from(config.bounds.ring_bytes);
+    let tables = probes.tables().into_iter().map(|filled| (filled.map, filled.entries, filled.capacity));
+    let runs = probes.runs().into_iter().map(|runs| (runs.program, runs.time.as_secs_f64(), runs.count));
+    Stock {
+        maps: tables.chain([("RING".to_owned(), Some(fullest.get()), ring)]).collect(),
+        programs: runs.collect(),
+        tables: pipeline.tables().to_vec(),
+        memory: vec![("ring", ring), ("kernel_maps", probes.map_memory())],
+    }
+}
+
 /// Records lost so far: by the probes, and by the decoder.
 fn lost_records(probes: &Probes, inlet: &Inlet) -> Tally {
     let mut records = Tally::from(probes.lost());
@@ -385,11 +397,11 @@ pub fn replay(path: &Path, config: &Config) -> Result<(), RunError> {
         pipeline.feed(frame.input(), &mut spans);
         if let Frame::Tick(at, offset) = frame {
             (now, wall) = (at, offset);
-            outputs.take(&mut spans, pipeline.vitals(), wall, now);
+            outputs.take(&mut spans, pipeline.vitals(), Stock::default, wall, now);
         }
     }
     pipeline.finish(&mut spans);
-    outputs.take(&mut spans, pipeline.vitals(), wall, now);
+    outputs.take(&mut spans, pipeline.vitals(), Stock::default, wall, now);
     outputs.finish(&mut pipeline.vitals().clone(), now);
     Ok(())
 }
@@ -462,59 +474,6 @@ impl Stop {
 
     fn insisted(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 1
-    }
-}
-
-/// Reads the configuration again when it may say something else.
-struct Reload<'a> {
-    source: Source<'a>,
-    /// What was asked for, as far as it is applied.
-    in_force: Config,
-    asked: Arc<AtomicU32>,
-    swaps: Swaps,
-    looked: Timestamp,
-}
-
-impl<'a> Reload<'a> {
-    fn from(source: Source<'a>, config: &Config, runtime: &Runtime) -> anyhow::Result<Self> {
-        let asked = Arc::new(AtomicU32::new(0));
-        count(SignalKind::hangup(), &asked, runtime)?;
-        let swaps = Swaps::of(source.file);
-        Ok(Self { source, in_force: config.clone(), asked, swaps, looked: Timestamp::default() })
-    }
-
-    /// What is to be applied, if the configuration was read again and is good. A bad one changes nothing.
-    fn look(&mut self, now: Timestamp) -> Option<Change> {
-        let mut again = self.asked.swap(0, Ordering::Relaxed) > 0;
-        if now.since(self.looked) >= LOOK_FOR_SWAPS {
-            self.looked = now;
-            again |= self.swaps.look();
-        }
-        if !again {
-            return None;
-        }
-        let kept = "the configuration was read again and is not good; everything stays as it was:";
-        match (self.source.decide)() {
-            Ok(Decision { command: Command::Run(config), warnings, .. }) => {
-                for warning in warnings {
-                    warn!("{warning}");
-                }
-                let change = Change::between(&self.in_force, &config);
-                Change::apply(&mut self.in_force, config);
-                Some(change)
-            }
-            // The same arguments have the same meaning.
-            Ok(_) => None,
-            Err(Refusal::Mistakes(mistakes)) => {
-                let mistakes: Vec<_> = mistakes.iter().map(|mistake| format!("\n  {mistake}")).collect();
-                error!("{kept}{}", mistakes.concat());
-                None
-            }
-            Err(Refusal::CommandLine(why)) => {
-                error!("{kept} {why}");
-                None
-            }
-        }
     }
 }
 
@@ -616,7 +575,7 @@ impl Watched {
     fn meet_running(&mut self) {
         for facts in self.reader.scan() {
             let verdict = self.judge.judge(&facts);
-            if self.judge.selects_processes() {
+            if self.judge.selects_processes() || verdict == Verdict::Ignored {
                 self.decided.push((facts.id.pid, Some(verdict)));
             }
             if verdict != Verdict::Ignored && identity::is_known(facts.runtime) {
@@ -643,6 +602,10 @@ impl Watched {
                     Verdict::Ignored => Watch::Ignore,
                     Verdict::Undecided | Verdict::Target => Watch::Trace,
                 };
+                if watch == Watch::Ignore && !self.judge.selects_processes() {
+                    // Nobody was told when it began.
+                    self.decided.push((pid, Some(Verdict::Ignored)));
+                }
                 // It may have been too early when the program began.
                 if watch == Watch::Trace && identity::is_known(facts.runtime) && !self.is_found(facts.id) {
                     self.look_into(facts.id, Some(facts.runtime));
@@ -790,6 +753,13 @@ impl Watched {
         }
     }
 
+    /// What the probes were told of a process holds no longer.
+    fn forget(&mut self, pid: u32) {
+        if self.told.contains_key(&pid) {
+            self.decided.push((pid, None));
+        }
+    }
+
     fn process(&mut self, process: &Process<'_>) {
         let (pid, chooses) = (process.pid, self.judge.selects_processes());
         let known = || {
@@ -821,6 +791,7 @@ impl Watched {
                         self.look_into(read.id, Some(read.runtime));
                     }
                 } else {
+                    self.forget(pid);
                     self.look_into(facts.id, None);
                 }
                 self.remember(pid, Birth::Executed(facts));
@@ -831,6 +802,8 @@ impl Watched {
                 if chooses {
                     self.judge.gone(pid);
                     self.decided.push((pid, None));
+                } else {
+                    self.forget(pid);
                 }
             }
         }
@@ -869,9 +842,6 @@ const FIRST_LOOKS: Duration = Duration::from_millis(500);
 
 /// Between two looks at the probes' counters, each of them a system call: soon enough for a warning.
 const READ_LOSSES: Duration = Duration::from_secs(1);
-
-/// Between two looks at where the configuration's links lead: people wait for what they have changed.
-const LOOK_FOR_SWAPS: Duration = Duration::from_secs(1);
 
 /// Processes remembered for the moment between their end and the reading of their first socket record. Exits remove
 /// them; only lost exits can fill the table, and then it starts afresh.

@@ -44,15 +44,16 @@ use self::{
     jaeger::Strategies,
     policy::{Entry, Question, Verdict, decide},
     rates::{Key, Rates},
-    settings::{Delegate, JaegerRemote, Strategy},
+    settings::{Delegate, Instrumented, JaegerRemote, Strategy},
     threshold::{Claim, Randomness, Threshold, claimed},
 };
 use crate::{
     attribute::{Attribute, Value},
     context::{SpanId, TraceFlags, TraceId},
-    enrich::ServiceSpan,
+    enrich::{Resource, ServiceSpan},
     time::Timestamp,
     trace::{Begun, LinkMethod},
+    vitals::Fill,
 };
 
 /// Decides about traces, and holds those back that are not decided yet.
@@ -87,6 +88,8 @@ pub struct Counts {
     pub exported: u64,
     /// Spans that are not exported.
     pub unsampled: u64,
+    /// Those of them whose process exports its own.
+    pub instrumented: u64,
     /// Spans that would have been exported, had the agent not to do less.
     pub thinned: u64,
     /// Spans that wait for the end of their trace.
@@ -189,6 +192,17 @@ impl Sampler {
         }
     }
 
+    /// How full the table of spans that wait for the end of their trace is.
+    pub fn fill(&self) -> Fill {
+        let each = size_of::<ServiceSpan>() + SPAN_HEAP;
+        Fill::of("spans_held", self.held, self.settings.hold.most_spans, each)
+    }
+
+    /// Whether the spans of a process are left to the SDK in it.
+    pub fn leaves(&self, resource: &Resource) -> bool {
+        resource.instrumented && self.settings.instrumented == Instrumented::Leave
+    }
+
     /// The numbers so far.
     pub fn counts(&self) -> Counts {
         Counts { held: self.held as u64, unlisted: self.rates.crowded(), ..self.counts.clone() }
@@ -276,6 +290,11 @@ impl Sampler {
         delegate: Option<Delegate>,
         out: &mut Vec<ServiceSpan>,
     ) {
+        if self.leaves(&span.resource) {
+            self.counts.unsampled += 1;
+            self.counts.instrumented += 1;
+            return;
+        }
         let randomness = Randomness::of(span.span.trace, span.span.state.as_deref());
         let claim = match (verdict.kept, delegate.map(policy::threshold_of)) {
             (kept, None) => kept,
@@ -449,6 +468,9 @@ const MOST_DECIDED: usize = 16 << 10;
 
 /// Services that a Jaeger collector is asked about: more than a node has.
 const MOST_SERVICES: usize = 1_024;
+
+/// What a span has outside of its own place: a dozen attributes with their texts.
+const SPAN_HEAP: usize = 1 << 10;
 
 #[cfg(test)]
 mod tests;

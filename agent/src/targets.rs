@@ -11,6 +11,7 @@ pub mod selection;
 
 mod elf;
 mod runtime;
+mod sdk;
 
 use std::{
     fs::{self, File},
@@ -56,8 +57,9 @@ impl Reader {
         let executable = link(&process.join("exe"));
         let executable = executable.strip_suffix(DELETED).unwrap_or(&executable).to_owned();
         let arguments = self.read(&process.join("cmdline"), ARGUMENT_BYTES).map(arguments).unwrap_or_default();
-        let environment = self.read(&process.join("environ"), ENVIRONMENT_BYTES).map(Declared::find);
-        let Declared { service_name, resource_attributes } = environment.unwrap_or_default();
+        let environment = self.read(&process.join("environ"), ENVIRONMENT_BYTES).unwrap_or_default();
+        let Declared { service_name, resource_attributes } = Declared::find(environment);
+        let instrumented = sdk::is_at_work(&process, &arguments, environment);
         let cgroup = self.read(&process.join("cgroup"), CGROUP_BYTES).map(cgroup).unwrap_or_default();
         let user = self.read(&process.join("status"), STATUS_BYTES).and_then(effective_user);
         let facts = ProcessFacts {
@@ -72,6 +74,7 @@ impl Reader {
             otel_resource_attributes: resource_attributes,
             cgroup,
             owner: user.and_then(|user| self.users.name(user)),
+            instrumented,
         };
         // Between two reads the process may have gone and its number may have been given away. If its number is free
         // or still its own now, it was its own all along.
@@ -132,7 +135,6 @@ impl Stat {
 }
 
 /// What a process declares of itself in its environment. Nothing else of the environment is kept: it holds secrets.
-#[derive(Default)]
 struct Declared {
     service_name: Option<String>,
     resource_attributes: Option<String>,

@@ -6,6 +6,7 @@
 
 pub mod ids;
 pub mod parenting;
+mod recent;
 mod tracer;
 
 use std::sync::Arc;

@@ -35,14 +35,38 @@ pub struct Vitals {
     pub midway: u64,
     /// Sockets left alone because what they carry is not followed, by what it looks like.
     pub left_alone: LeftAlone,
-    /// Spans not exported because their trace is not sampled; the local view shows them all the same.
+    /// Spans not exported because their trace is not sampled, or because their process exports its own; the local view
+    /// shows them all the same.
     pub unsampled: u64,
+    /// Those of the second kind.
+    pub instrumented: u64,
     /// What was lost.
     pub lost: Losses,
     /// Spans by how their parent was found.
     pub links: Links,
     /// How often the agent did less, and more again.
     pub steps: Steps,
+}
+
+/// How full a bounded table is, and what it takes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Fill {
+    /// Its name.
+    pub table: &'static str,
+    /// Entries.
+    pub entries: u64,
+    /// Entries that there is room for.
+    pub capacity: u64,
+    /// Bytes that the entries take: their number times what one usually does.
+    pub bytes: u64,
+}
+
+impl Fill {
+    /// Of `entries` that take `each` so many bytes.
+    pub fn of(table: &'static str, entries: usize, capacity: usize, each: usize) -> Self {
+        let bytes = entries.saturating_mul(each) as u64;
+        Self { table, entries: entries as u64, capacity: capacity as u64, bytes }
+    }
 }
 
 /// Steps of the ladder that the agent takes when it exceeds what it may take of the machine.
@@ -134,6 +158,8 @@ pub struct Links {
     /// Acts that came when later ones had been judged already: a head in pieces, an end that only silence told, a probe
     /// that was held up.
     pub late: u64,
+    /// Ends of requests whose header was used for so many others that they begin a trace of their own, with a link.
+    pub reused: u64,
 }
 
 impl Vitals {

@@ -17,7 +17,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write, stderr},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    os::unix::fs::symlink,
+    os::unix::fs::{OpenOptionsExt as _, symlink},
     process::{Command, Stdio},
     sync::mpsc::{Receiver as Inbox, channel},
     thread,
@@ -25,6 +25,7 @@ use std::{
 };
 
 use opentelemetry_proto::tonic::{
+    collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{AnyValue, KeyValue, any_value::Value},
     trace::v1::{ResourceSpans, Span},
 };
@@ -235,6 +236,154 @@ fn a_configuration_that_was_read_again_is_followed_if_it_is_good() {
     assert!(of("with-the-swapped").contains("/users/{who}") && of("with-the-swapped").contains("blue"), "{printed}");
 }
 
+#[test]
+fn a_configuration_that_cannot_be_read_to_its_end_holds_up_nothing() {
+    if let Some(why) = cannot() {
+        return skip("a configuration that stands still", &why);
+    }
+    let service = Service::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("otel.yaml");
+    let text = |stage: &str| {
+        format!(
+            "file_format: '1.0'\nresource: {{attributes: [{{name: deployment.environment.name, value: {stage}}}]}}\n"
+        )
+    };
+    fs::write(&path, text("blue")).expect("a file");
+    let (port, file) = (service.port.to_string(), path.to_str().expect("temporary folders have plain names"));
+    let agent = Agent::start(&["run", "--print", "json", "--port", &port], &[("OTEL_CONFIG_FILE", file)]);
+    service.ask(&["-A", "while-it-is-blue"]);
+    agent.see("while-it-is-blue");
+
+    // A pipe instead of the file: whoever reads it waits for what somebody is about to write.
+    fs::remove_file(&path).expect("it is there");
+    assert!(Command::new("mkfifo").arg(&path).status().expect("it starts").success());
+    agent.process.signal(libc::SIGHUP);
+    let mut end = None;
+    let is_read = process::wait_until(Duration::from_secs(30), || {
+        // Fails as long as nobody reads.
+        end = fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&path).ok();
+        end.is_some()
+    });
+    assert!(is_read, "the agent reads its configuration again");
+    service.ask(&["-A", "while-it-is-read"]);
+    agent.see("while-it-is-read");
+
+    let mut end = end.expect("it was opened");
+    end.write_all(text("green").as_bytes()).expect("a pipe has room for that");
+    drop(end);
+    agent.hear("resource as it says now");
+    service.ask(&["-A", "while-it-is-green"]);
+    assert!(agent.see("while-it-is-green").contains("green"));
+    assert_eq!(agent.stop(), Some(0));
+}
+
+#[test]
+fn what_carries_the_traces_of_others_is_not_traced_unless_it_is_chosen() {
+    if let Some(why) = cannot() {
+        return skip("collectors", &why);
+    }
+    let service = Service::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // A program goes by its file's name.
+    let curl = ["/usr/bin/curl", "/bin/curl"].into_iter().find(|path| fs::exists(path).is_ok_and(|there| there));
+    let collector = folder.path().join("otelcol-contrib");
+    fs::copy(curl.expect("curl is where programs are"), &collector).expect("a copy");
+    let url = |word: &str| format!("http://127.0.0.1:{}/v1/{word}?x=1", service.port);
+    let pass_on = |word: &str| {
+        let mut command = Command::new(&collector);
+        let asked = command.args(["-s", "-o", "/dev/null", "--data", "a", &url(word)]).status();
+        assert!(asked.expect("it starts").success());
+    };
+    // A line is a batch, with what others do on this machine.
+    let sides = |printed: &str, word: &str| {
+        let lines = printed.lines().filter(|line| line.contains(word));
+        let batches = lines.map(|line| serde_json::from_str::<ExportTraceServiceRequest>(line).expect("OTLP JSON"));
+        let resources = batches.flat_map(|batch| batch.resource_spans);
+        let spans = resources.flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans);
+        let kinds: Vec<_> =
+            spans.filter(|span| listed(&span.attributes).contains(word)).map(|span| span.kind).collect();
+        let of = |kind| kinds.iter().filter(|known| **known == kind).count();
+        (of(SERVER), of(CLIENT))
+    };
+    let agent = Agent::start(&["run", "--print", "json"], &[]);
+    pass_on("of-a-collector");
+    pass_on("once-more");
+    service.ask(&["-A", "of-somebody-else"]);
+    let printed = agent.see("of-somebody-else") + &agent.output();
+    assert_eq!((sides(&printed, "of-a-collector"), sides(&printed, "once-more")), ((1, 0), (1, 0)));
+
+    let chosen = Agent::start(&["run", "--print", "json", "--exe", "otelcol*"], &[]);
+    pass_on("of-a-chosen-one");
+    let printed = chosen.output();
+    assert_eq!(sides(&printed, "of-a-chosen-one"), (0, 1));
+}
+
+#[test]
+fn the_agent_tells_how_full_it_is_once_it_has_read_the_ring() {
+    if let Some(why) = cannot() {
+        return skip("the agent's own numbers", &why);
+    }
+    let service = Service::start();
+    // As long as this lives, the kernel measures how long programs run.
+    let _measured = aya::sys::enable_stats(aya::sys::Stats::RunTime).expect("root may ask for it");
+    let listen = format!("127.0.0.1:{}", process::free_port().expect("a free port"));
+    let port = service.port.to_string();
+    let agent = Agent::start(
+        &["run", "--print", "json", "--port", &port],
+        &[("SPANTAP_METRICS_LISTEN", &listen), ("SPANTAP_METRICS_HTTP_BODY_SIZES", "true")],
+    );
+    let get = |path: &str| {
+        let out =
+            Command::new("curl").args(["-s", "-w", "%{http_code}"]).arg(format!("http://{listen}{path}")).output();
+        String::from_utf8(out.expect("curl starts").stdout).expect("numbers are text")
+    };
+    let becomes_ready = process::wait_until(Duration::from_secs(30), || get("/readyz").ends_with("200"));
+    assert!(becomes_ready, "{}", get("/readyz"));
+    for _ in 0..3 {
+        service.ask(&["-A", "to-be-measured"]);
+    }
+    let printed = agent.see("to-be-measured");
+    assert!(!printed.contains("body.size"), "sizes are for metrics only: {printed}");
+    let mut page = String::new();
+    // The kernel's tables are counted every few seconds.
+    let is_counted = process::wait_until(Duration::from_secs(30), || {
+        page = get("/metrics");
+        page.contains("spantap_ebpf_map_entries{map=\"PROCESSES\"}")
+    });
+    assert!(is_counted, "{page}");
+    let value = |sample: &str| -> f64 {
+        let line = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {sample} in {page}"))
+    };
+    for (entries, capacity) in [
+        ("spantap_ebpf_map_entries{map=\"PROCESSES\"}", "spantap_ebpf_map_capacity{map=\"PROCESSES\"}"),
+        ("spantap_ebpf_map_entries{map=\"UNWANTED\"}", "spantap_ebpf_map_capacity{map=\"UNWANTED\"}"),
+        ("spantap_table_entries{table=\"connections\"}", "spantap_table_capacity{table=\"connections\"}"),
+        ("spantap_table_entries{table=\"exchanges\"}", "spantap_table_capacity{table=\"exchanges\"}"),
+        ("spantap_table_entries{table=\"spans_held\"}", "spantap_table_capacity{table=\"spans_held\"}"),
+    ] {
+        assert!(value(entries) <= value(capacity) && value(capacity) > 0.0, "{entries}");
+    }
+    // The one port that is asked for, and a record or two of each request.
+    assert_eq!(value("spantap_ebpf_map_entries{map=\"PORTS\"}"), 1.0);
+    assert!(value("spantap_ebpf_map_entries{map=\"RING\"}") > 0.0);
+    assert!(value("spantap_table_entries{table=\"processes\"}") >= 1.0);
+    for pool in ["ring", "kernel_maps", "series", "processes"] {
+        assert!(value(&format!("spantap_memory_bytes{{pool=\"{pool}\"}}")) > 0.0, "{pool}");
+    }
+    let ran = |what: &str| page.lines().filter(|line| line.starts_with(what)).count();
+    assert!(
+        ran("spantap_ebpf_program_run_seconds_total{") > 1 && ran("spantap_ebpf_program_runs_total{") > 1,
+        "{page}"
+    );
+    for process in ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"] {
+        assert!(value(process) > 0.0, "{process}");
+    }
+    assert!(page.contains("http_server_response_body_size_bytes_bucket{"), "{page}");
+    assert_eq!(agent.stop(), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn kinds_of_processes_go_where_their_rules_say() {
     if let Some(why) = cannot() {
@@ -287,6 +436,42 @@ async fn kinds_of_processes_go_where_their_rules_say() {
     assert!(tenant.contains("seven"), "{tenant}");
     let url = text(&client.attributes, "url.full").unwrap_or_default();
     assert!(url.ends_with(&format!(":{}/users/REDACTED?x=1&sig=REDACTED", cart.port)), "{url}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_of_a_process_that_exports_its_own_are_left_to_it() {
+    if let Some(why) = cannot() {
+        return skip("processes with an SDK", &why);
+    }
+    let service = Service::start();
+    let receiver = Receiver::start(Transport::Http).await.expect("a receiver listens");
+    let base = receiver.endpoint();
+    let port = service.port.to_string();
+    let agent = Agent::start(
+        &["run", "--port", &port],
+        &[("OTEL_EXPORTER_OTLP_ENDPOINT", base.trim_end_matches("/v1/traces"))],
+    );
+    // One process: before anybody can know it, handing over spans as an SDK does, and after that.
+    let paths = ["/before", "/v1/traces", "/after"].map(|path| format!("http://127.0.0.1:{port}{path}"));
+    let said = Command::new("curl")
+        .args(["-s", &paths[0], "--next", "-s", "--data-binary", "spans", &paths[1], "--next", "-s", &paths[2]])
+        .output()
+        .expect("curl starts");
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "nonono");
+    agent.hear("exports spans of its own");
+    assert_eq!(agent.stop(), Some(0));
+    let received = receiver.received();
+    let mut told: Vec<_> = received
+        .iter()
+        .flat_map(receiver::Received::spans)
+        .map(|span| {
+            let url = text(&span.attributes, "url.full").or_else(|| text(&span.attributes, "url.path"));
+            (span.kind, url.unwrap_or_default())
+        })
+        .collect();
+    told.sort();
+    let server = |path: &str| (SERVER, path.to_owned());
+    assert_eq!(told, [server("/after"), server("/before"), server("/v1/traces"), (CLIENT, paths[0].clone())]);
 }
 
 #[test]
@@ -390,6 +575,18 @@ impl Agent {
         let agent = Self { process, printed: lines(stdout), said: lines(stderr) };
         agent.hear("Ctrl-C");
         agent
+    }
+
+    /// Waits until it prints a line with `word` in it; everything that it printed until then.
+    fn see(&self, word: &str) -> String {
+        let mut seen = String::new();
+        while !seen.contains(word) {
+            match self.printed.recv_timeout(Duration::from_secs(30)) {
+                Ok(line) => writeln!(seen, "{line}").expect("a string takes everything"),
+                Err(_) => panic!("no {word} was printed: {seen}"),
+            }
+        }
+        seen
     }
 
     /// Waits until it says a line with `word` in it; everything that it said until then.

@@ -69,8 +69,10 @@ fn a_span_has_what_is_required_and_nothing_that_the_http_conventions_do_not_know
 #[test]
 fn metrics_of_the_conventions_are_as_the_model_has_them() {
     let Some(model) = Model::open() else { return };
-    let mut metrics =
-        Metrics::new(Settings { http_server_address: true, span_metrics: true, ..Settings::default() }, 7);
+    let mut metrics = Metrics::new(
+        Settings { http_server_address: true, http_body_sizes: true, span_metrics: true, ..Settings::default() },
+        7,
+    );
     for (kind, attributes) in exchanges() {
         metrics.observe(
             &span(if kind == "SERVER" { SpanKind::Server } else { SpanKind::Client }, attributes),
@@ -89,8 +91,9 @@ fn metrics_of_the_conventions_are_as_the_model_has_them() {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
         };
+        let stability = if family.name.ends_with(".size") { "development" } else { "stable" };
         assert_eq!(
-            (family.unit, instrument, family.help, "stable"),
+            (family.unit, instrument, family.help, stability),
             (&*known.unit, &*known.instrument, &*known.brief, &*known.stability),
             "{}",
             family.name
@@ -108,7 +111,17 @@ fn metrics_of_the_conventions_are_as_the_model_has_them() {
         }
         checked.push(family.name);
     }
-    assert_eq!(checked, ["http.server.request.duration", "http.client.request.duration"]);
+    assert_eq!(
+        checked,
+        [
+            "http.server.request.duration",
+            "http.server.request.body.size",
+            "http.server.response.body.size",
+            "http.client.request.duration",
+            "http.client.request.body.size",
+            "http.client.response.body.size",
+        ]
+    );
 }
 
 /// What the conventions have not made stable: all of a resource but services and SDKs, and the opt-in sizes.
@@ -178,6 +191,7 @@ fn span(kind: SpanKind, attributes: Vec<Attribute>) -> ServiceSpan {
         resource: Arc::new(Resource {
             process: ProcessId { pid: 7, started: 1 },
             service: "shop".into(),
+            instrumented: false,
             attributes: resource(),
         }),
     }

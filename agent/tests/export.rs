@@ -664,6 +664,7 @@ fn golden_spans() -> Vec<ServiceSpan> {
     let cart = Arc::new(Resource {
         process: ProcessId { pid: 4312, started: 77 },
         service: "cart".into(),
+        instrumented: false,
         attributes: vec![
             Attribute::new(semconv_resource::SERVICE_NAME, "cart"),
             Attribute::new(semconv_resource::SERVICE_NAMESPACE, "shop"),
@@ -674,6 +675,7 @@ fn golden_spans() -> Vec<ServiceSpan> {
     let client = Arc::new(Resource {
         process: ProcessId { pid: 4400, started: 78 },
         service: "curl".into(),
+        instrumented: false,
         attributes: vec![Attribute::new(semconv_resource::SERVICE_NAME, "curl")],
     });
     let span = |resource: &Arc<Resource>, kind, id, parent, attributes, links, [start, end]: [u64; 2]| ServiceSpan {
@@ -848,6 +850,7 @@ fn service(n: u32) -> Arc<Resource> {
     Arc::new(Resource {
         process: ProcessId { pid: 1000 + n, started: 1 },
         service: format!("service-{n}").into(),
+        instrumented: false,
         attributes: vec![Attribute::new(semconv_resource::SERVICE_NAME, format!("service-{n}"))],
     })
 }

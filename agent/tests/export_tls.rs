@@ -206,6 +206,7 @@ fn span() -> ServiceSpan {
     let resource = Resource {
         process: ProcessId { pid: 1000, started: 1 },
         service: "service".into(),
+        instrumented: false,
         attributes: vec![Attribute::new("service.name", "service")],
     };
     let span = Span {

@@ -10,6 +10,7 @@ mod clock;
 mod conditions;
 mod exchange;
 mod figure;
+mod flame;
 mod floor;
 mod footprint;
 mod instructions;
@@ -56,7 +57,9 @@ pub(crate) enum Part {
     Startup,
     /// The same service in four languages, bare, traced, and with its language's own instrumentation
     Alternatives,
-    /// Everything
+    /// Not a figure but a picture: `docs/flame.svg`, where the agent's time goes, by `perf`
+    Flame,
+    /// Everything but the picture
     All,
 }
 
@@ -97,7 +100,7 @@ pub(crate) fn bench(part: Part, effort: Effort, json: Option<&Path>) -> Result<(
 
     let mut report = Report::default();
     type Measure = fn(&Bench, &mut Report) -> Result<()>;
-    let parts: [(Part, Measure); 7] = [
+    let parts: [(Part, Measure); 8] = [
         (Part::Overhead, overhead::measure),
         (Part::Agent, footprint::measure),
         (Part::Instructions, instructions::measure),
@@ -105,10 +108,11 @@ pub(crate) fn bench(part: Part, effort: Effort, json: Option<&Path>) -> Result<(
         (Part::Scale, scale::measure),
         (Part::Startup, startup::measure),
         (Part::Alternatives, alternatives::measure),
+        (Part::Flame, flame::draw),
     ];
     let mut failed = Vec::new();
     for (name, measure) in parts {
-        if part == name || part == Part::All {
+        if part == name || part == Part::All && name != Part::Flame {
             println!("\n{name:?}");
             // The others' figures are worth their minutes all the same.
             if let Err(error) = measure(&bench, &mut report) {

@@ -102,7 +102,7 @@ static FILE: [(&str, Known); 12] = [
         Group(&[
             ("readers", Read(Reader::readers)),
             ("views", Unfollowed("metrics are as docs/metrics.md has them")),
-            ("exemplar_filter", Unfollowed("exemplars are those of exported traces")),
+            ("exemplar_filter", Is("metrics.exemplars")),
             ("meter_configurator/development", Unfollowed("there is one meter")),
         ]),
     ),
@@ -118,13 +118,13 @@ static FILE: [(&str, Known); 12] = [
 const CLIENT: Known = Group(&[
     ("request_captured_headers", Is("capture.client.request_headers")),
     ("response_captured_headers", Is("capture.client.response_headers")),
-    ("known_methods", Unfollowed("the conventions' methods are known")),
+    ("known_methods", Is("capture.client.known_methods")),
 ]);
 
 const SERVER: Known = Group(&[
     ("request_captured_headers", Is("capture.server.request_headers")),
     ("response_captured_headers", Is("capture.server.response_headers")),
-    ("known_methods", Unfollowed("the conventions' methods are known")),
+    ("known_methods", Is("capture.server.known_methods")),
 ]);
 
 /// Keys of an OTLP exporter: the setting's, and the unit.
@@ -482,10 +482,18 @@ impl Reader {
     }
 
     fn interval(&mut self, node: &Node, path: &str) {
+        self.above_zero("metrics.export_interval_ms", node, path);
+    }
+
+    fn export_timeout(&mut self, node: &Node, path: &str) {
+        self.above_zero("metrics.export_timeout_ms", node, path);
+    }
+
+    fn above_zero(&mut self, setting: &str, node: &Node, path: &str) {
         match scalar(node).and_then(|text| text.parse::<u64>().ok()) {
             Some(number) if number > 0 => {
                 let number = Node { origin: node.origin.clone(), value: Value::Scalar(number.into()) };
-                self.put("metrics.export_interval_ms", number);
+                self.put(setting, number);
             }
             _ => self.mistake(node, path, "is no number of milliseconds above 0", "write a number without a unit"),
         }
@@ -645,7 +653,7 @@ static BATCH: [(&str, Known); 5] = [
 
 static PERIODIC: [(&str, Known); 4] = [
     ("interval", Read(Reader::interval)),
-    ("timeout", Unfollowed("the exporter's own timeout holds")),
+    ("timeout", Read(Reader::export_timeout)),
     ("exporter", Read(Reader::metrics_exporter)),
     ("cardinality_limits", Unfollowed("set metrics.max_series")),
 ];

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     metrics::{
         self,
-        settings::{Histograms, Temporality},
+        settings::{Exemplars, Histograms, Temporality},
     },
     sample::Settings,
 };
@@ -56,6 +56,8 @@ fn metrics(variables: &mut Variables<'_>, layers: &mut Layers) {
     // What comes out of every beginning alike was said by a variable, and understood.
     let mut other = metrics::Settings {
         export_interval_ms: settings.export_interval_ms + 1,
+        export_timeout_ms: settings.export_timeout_ms + 1,
+        exemplars: Exemplars::AlwaysOn,
         temporality: Temporality::Delta,
         histograms: Histograms::Exponential,
         ..metrics::Settings::default()
@@ -66,10 +68,19 @@ fn metrics(variables: &mut Variables<'_>, layers: &mut Layers) {
     if settings.histograms == Histograms::Exponential {
         other.histograms = Histograms::ExplicitBucketHistogram;
     }
+    if settings.exemplars == Exemplars::AlwaysOn {
+        other.exemplars = Exemplars::AlwaysOff;
+    }
     // The same warnings once more.
     let _ = other.follow(|name| variables.text(name));
     if settings.export_interval_ms == other.export_interval_ms {
         put(layers, "OTEL_METRIC_EXPORT_INTERVAL", "metrics.export_interval_ms", &settings.export_interval_ms);
+    }
+    if settings.export_timeout_ms == other.export_timeout_ms {
+        put(layers, "OTEL_METRIC_EXPORT_TIMEOUT", "metrics.export_timeout_ms", &settings.export_timeout_ms);
+    }
+    if settings.exemplars == other.exemplars {
+        put(layers, "OTEL_METRICS_EXEMPLAR_FILTER", "metrics.exemplars", &settings.exemplars);
     }
     if settings.temporality == other.temporality {
         let variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";

@@ -209,7 +209,8 @@ reported at once, with file, line and what to write instead, and nothing is star
 - The file is read again on SIGHUP, and within a second when the links on the way to it lead elsewhere, as after a change of a
   `ConfigMap`. What selects, `resource`, `sampling`, `routes`, `capture`, `redact` and `attributes` are applied while spantap runs; what else differs is named as needing a restart. A file with
   mistakes changes nothing: all of them are reported. For another selection, `resource`, `capture` or `redact` the probes are attached anew: requests under way end as truncated,
-  and what passes in that moment is not seen. Without a file SIGHUP ends spantap, as it does every program.
+  and what passes in that moment is not seen. The file that `OTEL_CONFIG_FILE` names is read again likewise. Reading
+  holds up nothing: it may lie on a network that does not answer. Without any file SIGHUP ends spantap, as it does every program.
 - `spantap schema` prints a JSON schema for editors: `# yaml-language-server: $schema=spantap.schema.json`.
 
 | setting | value | default | |

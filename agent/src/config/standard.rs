@@ -20,6 +20,9 @@ pub(super) fn lay(variables: &mut Variables<'_>, layers: &mut Layers) {
             variables.warn(format!("{name} has no effect here: {instead}"));
         }
     }
+    if variables.text("OTEL_LOGS_EXPORTER").is_some_and(|name| !name.eq_ignore_ascii_case("none")) {
+        variables.warn("OTEL_LOGS_EXPORTER has no effect here: there are no logs".to_owned());
+    }
     for (name, path, kind) in TABLE {
         put(variables, layers, name, path, *kind);
     }
@@ -42,6 +45,8 @@ enum Kind {
     Choice(&'static [(&'static str, &'static str)]),
     /// Those of the choices that a list names.
     Choices(&'static [(&'static str, &'static str)]),
+    /// Texts between commas.
+    List,
     Headers,
     Attributes,
 }
@@ -60,6 +65,7 @@ fn put(variables: &mut Variables<'_>, layers: &mut Layers, name: &str, path: &st
         Kind::Count(least) => variables.count(name, least).map(|count| text(count.to_string())),
         Kind::Choice(choices) => variables.choice(name, choices).map(|choice| text(choice.to_owned())),
         Kind::Choices(choices) => variables.choices(name, choices).map(|chosen| Node::list(&origin, chosen)),
+        Kind::List => variables.text(name).map(|list| Node::list(&origin, [list.as_str()])),
         Kind::Headers => headers(variables, name).map(pairs),
         Kind::Attributes => attributes(variables, name).map(pairs),
     };
@@ -71,6 +77,9 @@ fn put(variables: &mut Variables<'_>, layers: &mut Layers, name: &str, path: &st
 /// The variables with one meaning. A later one wins over an earlier one.
 const TABLE: &[(&str, &str, Kind)] = &[
     ("OTEL_SDK_DISABLED", "disabled", Kind::Truth),
+    ("OTEL_LOG_LEVEL", "log", Kind::Choice(LOG_LEVELS)),
+    ("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "capture.server.known_methods", Kind::List),
+    ("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "capture.client.known_methods", Kind::List),
     ("OTEL_RESOURCE_ATTRIBUTES", "resource", Kind::Attributes),
     ("OTEL_TRACES_EXPORTER", "export.traces", Kind::Choices(EXPORTERS)),
     ("OTEL_EXPORTER_ZIPKIN_ENDPOINT", "export.zipkin.endpoint", Kind::Text),
@@ -106,8 +115,24 @@ const OTLP: &[(&str, &str, Kind)] = &[
 ];
 
 /// Settings of the specification that are not obeyed here: said, not ignored in silence.
-const WITHOUT_EFFECT: &[(&str, &str)] =
-    &[("OTEL_SERVICE_NAME", "services are named after their own environment, unit, script or executable")];
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("OTEL_SERVICE_NAME", "services are named after their own environment, unit, script or executable"),
+    ("OTEL_ENTITIES", "resources are made of what each process shows; OTEL_RESOURCE_ATTRIBUTES adds to them"),
+    ("OTEL_PROPAGATORS", "every format is read, and none is written"),
+    ("OTEL_EXPERIMENTAL_CONFIG_FILE", "its name is OTEL_CONFIG_FILE now"),
+];
+
+/// "Log level used by the SDK internal logger", in the words that SDKs have for levels, and ours.
+const LOG_LEVELS: &[(&str, &str)] = &[
+    ("none", "off"),
+    ("error", "error"),
+    ("warn", "warn"),
+    ("info", "info"),
+    ("debug", "debug"),
+    ("verbose", "trace"),
+    ("trace", "trace"),
+    ("all", "trace"),
+];
 
 /// "the W3C Baggage HTTP header format, except that additional semi-colon delimited metadata is not supported, i.e.:
 /// key1=value1,key2=value2. All attribute values MUST be considered strings."

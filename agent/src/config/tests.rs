@@ -5,7 +5,7 @@ use clap::CommandFactory as _;
 
 use super::*;
 use crate::{
-    metrics::settings::Temporality,
+    metrics::settings::{Exemplars, Temporality},
     sample::settings::{Adaptive, Strategy},
 };
 
@@ -456,10 +456,12 @@ meter_provider:
   readers:
     - periodic:
         interval: 15000
+        timeout: 7000
         exporter: {otlp_http: {temporality_preference: delta, default_histogram_aggregation: base2_exponential_bucket_histogram}}
     - pull: {exporter: {prometheus/development: {host: 0.0.0.0, port: 9999}}}
+  exemplar_filter: always_off
 instrumentation/development:
-  general: {http: {server: {request_captured_headers: [x-tenant]}}}
+  general: {http: {server: {request_captured_headers: [x-tenant], known_methods: [GET, PURGE]}}}
 "#;
 
 #[test]
@@ -502,11 +504,13 @@ fn the_declarative_file_is_followed_in_the_place_of_the_variables() {
     assert!(sampling.parent_based);
     assert_eq!(sampling.remote_parent_not_sampled, sample::settings::Delegate::AlwaysOn);
     let metrics = &config.output.metrics;
-    assert_eq!((metrics.otlp, metrics.export_interval_ms), (true, 15_000));
+    assert_eq!((metrics.otlp, metrics.export_interval_ms, metrics.export_timeout_ms), (true, 15_000, 7_000));
+    assert_eq!(metrics.exemplars, Exemplars::AlwaysOff);
     assert_eq!(metrics.listen, Some(([0, 0, 0, 0], 9999).into()));
     let to: Vec<_> = config.output.metric_destinations.iter().map(|to| &*to.endpoint).collect();
     assert_eq!(to, ["http://localhost:4318/v1/metrics", "http://second:4317"]);
     assert_eq!(config.disclosure.capture.server.request_headers, ["x-tenant"]);
+    assert_eq!(config.disclosure.capture.server.known_methods, ["GET", "PURGE"]);
 }
 
 #[test]
@@ -573,6 +577,74 @@ fn kinds_of_processes_are_sampled_and_exported_by_rules_of_their_own() {
     ] {
         assert!(told.contains(expected), "no {expected} in\n{told}");
     }
+}
+
+#[test]
+fn sizes_that_are_only_measured_are_in_no_span_that_leaves() {
+    let sizes = ["http.request.body.size", "http.response.body.size"];
+    let drops = |text: &str| {
+        let (config, _) = run("spantap --config c.yaml", &[("c.yaml", text)], PIPE);
+        let edits = config.output.edits.iter();
+        (config.disclosure.capture.body_sizes, edits.map(|rule| rule.drop.clone()).collect::<Vec<_>>())
+    };
+    let metrics = "metrics: {http_body_sizes: true, listen: '127.0.0.1:9464'}\n";
+    let kept = "attributes: [{drop: [client.address]}]\n";
+    let nothing: Vec<Vec<String>> = Vec::new();
+    assert_eq!(
+        drops(&format!("{metrics}{kept}")),
+        (true, vec![sizes.map(Into::into).to_vec(), vec!["client.address".into()]])
+    );
+    assert_eq!(drops(&format!("{metrics}capture: {{body_sizes: true}}\n")), (true, nothing.clone()));
+    assert_eq!(drops("metrics: {http_body_sizes: true}\n"), (false, nothing), "nobody takes metrics");
+}
+
+#[test]
+fn the_standards_other_variables_are_followed_or_named() {
+    let (config, warnings) = run(
+        "spantap",
+        &[
+            ("OTEL_METRIC_EXPORT_TIMEOUT", "7000"),
+            ("OTEL_METRICS_EXEMPLAR_FILTER", "always_on"),
+            ("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "GET, PURGE"),
+            ("OTEL_PROPAGATORS", "b3"),
+            ("OTEL_LOGS_EXPORTER", "otlp"),
+            ("OTEL_ENTITIES", "service{service.name=a}"),
+            ("OTEL_EXPERIMENTAL_CONFIG_FILE", "otel.yaml"),
+        ],
+        PIPE,
+    );
+    assert_eq!(config.output.metrics.export_timeout_ms, 7_000);
+    assert_eq!(config.output.metrics.exemplars, Exemplars::AlwaysOn);
+    let capture = &config.disclosure.capture;
+    assert_eq!(capture.server.known_methods, ["GET", "PURGE"]);
+    assert_eq!(capture.client.known_methods, capture.server.known_methods);
+    let named: Vec<_> = warnings
+        .iter()
+        .filter_map(|warning| warning.split_once(" has no effect here: "))
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(
+        named,
+        ["OTEL_ENTITIES", "OTEL_PROPAGATORS", "OTEL_EXPERIMENTAL_CONFIG_FILE", "OTEL_LOGS_EXPORTER"],
+        "{warnings:?}"
+    );
+    let log = |level| match decided("spantap", &[("OTEL_LOG_LEVEL", level)], PIPE) {
+        Ok(Decision { log, .. }) => log,
+        Err(refusal) => panic!("{refusal:?}"),
+    };
+    assert_eq!([log("DEBUG"), log("verbose"), log("none"), log("loud")], ["debug", "trace", "off", "warn"]);
+}
+
+#[test]
+fn every_file_that_is_read_is_watched() {
+    let files = |environment: Environ<'_>, line: &str| match decided(line, environment, PIPE) {
+        Ok(Decision { files, .. }) => files,
+        Err(refusal) => panic!("{refusal:?}"),
+    };
+    let all = [("OTEL_CONFIG_FILE", "otel.yaml"), ("otel.yaml", "file_format: '1.0'"), ("c.yaml", "quiet: true")];
+    assert_eq!(files(&all, "spantap"), [PathBuf::from("otel.yaml")]);
+    assert_eq!(files(&all, "spantap --config c.yaml"), [PathBuf::from("c.yaml"), PathBuf::from("otel.yaml")]);
+    assert_eq!(files(&[], "spantap"), Vec::<PathBuf>::new());
 }
 
 #[test]

@@ -34,7 +34,8 @@ pub(super) struct Settings {
     pub(super) port: Vec<Port>,
     /// Only executables like these: a file name (`node`, `python3*`), or a whole path when it has a slash.
     pub(super) exe: Vec<Pattern>,
-    /// Never executables like these.
+    /// Never executables like these. What carries traces for others, such as the OpenTelemetry Collector, Jaeger or another
+    /// tracer, is left out by itself where neither processes nor ports are selected, unless one of `targets` is for it.
     pub(super) exclude: Vec<Pattern>,
     /// Only services with names like these.
     pub(super) service: Vec<Pattern>,

@@ -42,6 +42,7 @@ impl Machine for ThisMachine {
 pub(super) fn checks(machine: &dyn Machine) -> Vec<Check> {
     let mut checks = vec![kernel(machine), btf(machine)];
     checks.extend(capabilities(machine));
+    checks.extend(locked_memory(machine));
     checks.extend([lockdown(machine), pid_namespace(machine), jit(machine), cgroups(machine), perf(machine)]);
     checks
 }
@@ -52,14 +53,18 @@ fn kernel(machine: &dyn Machine) -> Check {
         Ok(release) => release,
         Err(error) => return Check::new(NAME, Verdict::Skip, format!("kernel release unknown ({error})")),
     };
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= FLOOR {
+    if version(&release) >= FLOOR {
         return Check::new(NAME, Verdict::Ok, format!("kernel {release} (need ≥ {}.{})", FLOOR.0, FLOOR.1));
     }
     let finding =
         format!("kernel {release} is older than {}.{}: the probes' ring buffer may be missing", FLOOR.0, FLOOR.1);
     Check::new(NAME, Verdict::Warn, finding).fix("use a newer kernel if the probes below cannot be attached")
+}
+
+/// The first two numbers of a release; 0 for what is none.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 fn btf(machine: &dyn Machine) -> Check {
@@ -134,6 +139,29 @@ fn capabilities(machine: &dyn Machine) -> Vec<Check> {
     checks
 }
 
+/// Old kernels count the probes' maps as locked memory, and refuse those beyond the limit as they refuse strangers: EPERM.
+fn locked_memory(machine: &dyn Machine) -> Option<Check> {
+    let release = machine.read("/proc/sys/kernel/osrelease").ok()?;
+    let status = machine.read("/proc/self/status").ok()?;
+    if version(&release) >= MAPS_UNLOCKED || effective_capabilities(&status)? & 1 << CAP_SYS_RESOURCE != 0 {
+        return None;
+    }
+    let limits = machine.read("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"))?;
+    // Soft and hard limit. The first is ours to raise up to the second.
+    let hard = line.split_whitespace().nth(1)?;
+    if hard.parse().is_ok_and(|hard: u64| hard < MAPS) {
+        let finding = format!(
+            "RLIMIT_MEMLOCK is {hard} bytes and CAP_SYS_RESOURCE is missing: kernels before {}.{} count the probes' maps, \
+             and refuse them",
+            MAPS_UNLOCKED.0, MAPS_UNLOCKED.1
+        );
+        let fix = "raise it (systemd: LimitMEMLOCK=infinity; shell: ulimit -Hl unlimited), or grant CAP_SYS_RESOURCE";
+        return Some(Check::new("locked_memory", Verdict::Fail, finding).fix(fix));
+    }
+    None
+}
+
 /// `CapEff` of a `/proc/<pid>/status`.
 fn effective_capabilities(status: &str) -> Option<u64> {
     let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
@@ -198,6 +226,15 @@ fn perf(machine: &dyn Machine) -> Check {
 
 /// The ring buffer came with 5.8 (commit 457f44363a88).
 const FLOOR: (u32, u32) = (5, 8);
+
+/// From here on maps count for the cgroup (commit 80ee81e0403c).
+const MAPS_UNLOCKED: (u32, u32) = (5, 11);
+
+/// Of include/uapi/linux/capability.h.
+const CAP_SYS_RESOURCE: u32 = 24;
+
+/// More than all maps take together: the ring 4 MiB, tables of sockets and processes some 20.
+const MAPS: u64 = 64 << 20;
 
 /// The kernel's own description.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -301,6 +338,30 @@ mod tests {
         let status = format!("CapEff:\t{:016x}", 1_u64 << CAP_SYS_ADMIN);
         let found = capabilities(&Table(&[("/proc/self/status", &status)]));
         assert!(found.iter().all(|check| check.verdict != Verdict::Fail), "{found:?}");
+    }
+
+    #[test]
+    fn a_limit_that_old_kernels_hold_maps_to_is_said() {
+        let limits = |hard: &str| {
+            format!(
+                "Limit  Soft Limit  Hard Limit  Units\nMax locked memory         65536                {hard}                bytes"
+            )
+        };
+        for (release, capabilities, hard, said) in [
+            ("5.10.0", 0, "65536", true),
+            ("5.10.0", 0, "unlimited", false),
+            ("5.10.0", 0, "268435456", false),
+            ("5.10.0", 1 << CAP_SYS_RESOURCE, "65536", false),
+            ("5.11.0", 0, "65536", false),
+        ] {
+            let (status, limits) = (format!("CapEff:\t{capabilities:016x}"), limits(hard));
+            let machine = Table(&[
+                ("/proc/sys/kernel/osrelease", release),
+                ("/proc/self/status", &status),
+                ("/proc/self/limits", &limits),
+            ]);
+            assert_eq!(locked_memory(&machine).is_some(), said, "{release} {capabilities:x} {hard}");
+        }
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Resources {
     /// Processes that ended, and when they may be forgotten; in the order of that time.
     ended: VecDeque<(Timestamp, ProcessId)>,
     targets: Targets,
+    /// Processes that turned out to export spans of their own, since somebody asked. Law: at most [`MAX_PROCESSES`].
+    instrumented: Vec<Arc<Resource>>,
     counts: Counts,
 }
 
@@ -102,6 +104,7 @@ impl Resources {
             entries: Table::default(),
             ended: VecDeque::new(),
             targets: Targets::default(),
+            instrumented: Vec::new(),
             counts: Counts::default(),
         }
     }
@@ -134,7 +137,15 @@ impl Resources {
 
     /// Facts about a process: a new one, or one that executed another program.
     pub fn learn(&mut self, facts: &ProcessFacts, now: Timestamp) {
-        let resource = Arc::new(self.describe(facts));
+        let mut resource = self.describe(facts);
+        // What one of its calls has shown holds as long as the process lives.
+        let known = self.entries.get(&facts.id.pid).map(|entry| &entry.resource);
+        let before = known.is_some_and(|known| known.process == facts.id && known.instrumented);
+        resource.instrumented |= before;
+        let resource = Arc::new(resource);
+        if resource.instrumented && !before {
+            self.announce(&resource);
+        }
         let candidates = self.targets.of_process(facts);
         self.insert(facts.id.pid, Entry { resource, candidates, used: now, life: Life::Running }, now);
     }
@@ -160,6 +171,27 @@ impl Resources {
         let candidates = self.targets.of_process(&facts);
         self.insert(pid, Entry { resource: Arc::clone(&resource), candidates, used: now, life: Life::Unknown }, now);
         resource
+    }
+
+    /// The process `pid` was seen to export spans of its own.
+    pub fn exports(&mut self, pid: u32) {
+        let Some(entry) = self.entries.get_mut(&pid) else { return };
+        if !entry.resource.instrumented {
+            entry.resource = Arc::new(Resource { instrumented: true, ..Resource::clone(&entry.resource) });
+            let resource = Arc::clone(&entry.resource);
+            self.announce(&resource);
+        }
+    }
+
+    /// Processes that export spans of their own, each told once.
+    pub fn instrumented(&mut self) -> impl Iterator<Item = Arc<Resource>> + '_ {
+        self.instrumented.drain(..)
+    }
+
+    fn announce(&mut self, resource: &Arc<Resource>) {
+        if self.instrumented.len() < MAX_PROCESSES {
+            self.instrumented.push(Arc::clone(resource));
+        }
     }
 
     /// What did not go well so far.
@@ -216,7 +248,7 @@ impl Resources {
                 None => attributes.push(Attribute::new(key, value)),
             }
         }
-        Resource { process: facts.id, service, attributes }
+        Resource { process: facts.id, service, attributes, instrumented: facts.instrumented }
     }
 
     /// "Implementations... are recommended to generate a random Version 1 or Version 4 UUID, but are free to use an

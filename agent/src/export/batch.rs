@@ -288,6 +288,7 @@ mod tests {
         let resource = Arc::new(Resource {
             process: ProcessId { pid: service, started: 1 },
             service: name.clone().into(),
+            instrumented: false,
             attributes: vec![Attribute::new("service.name", name)],
         });
         let span = Span {

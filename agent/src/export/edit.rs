@@ -112,7 +112,12 @@ mod tests {
         let process = ProcessId { pid: 1, started: 1 };
         ServiceSpan {
             span,
-            resource: Arc::new(Resource { process, service: "shop".into(), attributes: Vec::new() }),
+            resource: Arc::new(Resource {
+                process,
+                service: "shop".into(),
+                attributes: Vec::new(),
+                instrumented: false,
+            }),
             target: None,
         }
     }

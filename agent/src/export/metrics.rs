@@ -5,7 +5,11 @@
 //! request that was lost is not sent again: of cumulative sums the next one says the same, and what is new in a delta goes
 //! into the next delta.
 
-use std::{collections::HashMap, mem, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    mem,
+    time::Duration,
+};
 
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
@@ -69,6 +73,7 @@ impl Exporter {
         let (finish, mut finished) = mpsc::channel::<(Snapshot, oneshot::Sender<()>)>(1);
         let mut writer = Writer::new(settings);
         let every = Duration::from_millis(settings.export_interval_ms.max(1));
+        let most = Duration::from_millis(settings.export_timeout_ms);
         runtime.spawn(async move {
             let mut ticks = interval_at(Instant::now() + every, every);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -76,11 +81,11 @@ impl Exporter {
                 tokio::select! {
                     _ = ticks.tick() => {
                         if let Some(snapshot) = ask(&asks).await {
-                            send(&collector, writer.requests(&snapshot)).await;
+                            send(&collector, &mut writer, &snapshot, most).await;
                         }
                     }
                     Some((snapshot, done)) = finished.recv() => {
-                        send(&collector, writer.requests(&snapshot)).await;
+                        send(&collector, &mut writer, &snapshot, most).await;
                         // Whoever waited may have given up.
                         done.send(()).ok();
                         return;
@@ -109,22 +114,28 @@ pub async fn ask(asks: &Asks) -> Option<Snapshot> {
     timeout(PATIENCE, answered).await.ok()?.ok()
 }
 
-async fn send(collector: &Collector, requests: Vec<ExportMetricsServiceRequest>) {
-    for request in requests {
-        match collector.send(request.encode_to_vec().into()).await {
-            Verdict::Taken { rejected: 0, .. } => {}
-            Verdict::Taken { rejected, message } => {
-                let why = message.unwrap_or_else(|| "it does not say why".to_owned());
-                warn!("the collector at {} rejected {rejected} metrics ({why})", collector.endpoint());
-            }
-            Verdict::Refused(why) | Verdict::Unreachable(why) => {
-                warn!(
-                    "the collector at {} does not take metrics ({why}); the next interval tries again",
-                    collector.endpoint()
-                );
-                return;
+/// Sends all of `snapshot` within `most`, and lets the writer know what the collector took.
+async fn send(collector: &Collector, writer: &mut Writer, snapshot: &Snapshot, most: Duration) {
+    let requests = writer.requests(snapshot);
+    let sending = async {
+        for Request { message, news } in requests {
+            match collector.send(message.encode_to_vec().into()).await {
+                Verdict::Taken { rejected, message } => {
+                    writer.told(news, snapshot.now);
+                    if rejected > 0 {
+                        let why = message.unwrap_or_else(|| "it does not say why".to_owned());
+                        warn!("the collector at {} rejected {rejected} metrics ({why})", collector.endpoint());
+                    }
+                }
+                Verdict::Refused(why) | Verdict::Unreachable(why) => return Some(why),
             }
         }
+        None
+    };
+    let failed = timeout(most, sending).await.unwrap_or_else(|_| Some(format!("no answer within {most:?}")));
+    if let Some(why) = failed {
+        let place = collector.endpoint();
+        warn!("the collector at {place} does not take metrics ({why}); the next interval tries again");
     }
 }
 
@@ -135,9 +146,17 @@ async fn send(collector: &Collector, requests: Vec<ExportMetricsServiceRequest>)
 pub struct Writer {
     temporality: Temporality,
     histograms: Histograms,
-    /// Of deltas: what was told before, and when.
-    told: HashMap<SeriesKey, Data>,
-    told_at: Option<Timestamp>,
+    /// Of deltas: what the collector was told last of each series, and when. Law: of series of the last snapshot only.
+    known: HashMap<SeriesKey, (Data, Timestamp)>,
+}
+
+/// A part of a snapshot.
+#[derive(Debug)]
+pub struct Request {
+    /// What is sent.
+    pub message: ExportMetricsServiceRequest,
+    /// What whoever takes it knows then: nothing, where sums are cumulative.
+    news: Vec<(SeriesKey, Data)>,
 }
 
 /// A series: its metric, its resource, its labels.
@@ -147,19 +166,20 @@ impl Writer {
     /// A writer that has told nothing.
     pub fn new(settings: &Settings) -> Self {
         let Settings { temporality, histograms, .. } = settings;
-        Self { temporality: *temporality, histograms: *histograms, told: HashMap::new(), told_at: None }
+        Self { temporality: *temporality, histograms: *histograms, known: HashMap::new() }
     }
 
-    /// The requests for a snapshot, each of a bounded size.
-    pub fn requests(&mut self, snapshot: &Snapshot) -> Vec<ExportMetricsServiceRequest> {
-        let before = mem::take(&mut self.told);
+    /// The requests for a snapshot, each of a bounded size. Of one that nobody is [`told`](Self::told) to have taken, the
+    /// next snapshot's requests say the same again.
+    pub fn requests(&mut self, snapshot: &Snapshot) -> Vec<Request> {
+        self.forget_others(snapshot);
         // By resource; the agent's own come under none.
         let mut resources: Vec<(Option<ProcessId>, ResourceMetrics)> = Vec::new();
-        let (mut requests, mut points) = (Vec::new(), 0);
+        let (mut requests, mut points, mut news) = (Vec::new(), 0, Vec::new());
         for family in &snapshot.families {
             for point in &family.points {
                 let process = point.resource.as_ref().map(|resource| resource.process);
-                let Some(data) = self.data(family, point, process, &before, snapshot) else { continue };
+                let Some(data) = self.data(family, point, snapshot, &mut news) else { continue };
                 let place = resources.iter().position(|(known, _)| *known == process).unwrap_or_else(|| {
                     resources.push((process, resource(point)));
                     resources.len() - 1
@@ -167,16 +187,30 @@ impl Writer {
                 add(&mut resources[place].1, family, data);
                 points += 1;
                 if points == MOST_POINTS {
-                    requests.push(request(mem::take(&mut resources)));
+                    requests.push(request(mem::take(&mut resources), mem::take(&mut news)));
                     points = 0;
                 }
             }
         }
         if points > 0 {
-            requests.push(request(resources));
+            requests.push(request(resources, news));
         }
-        self.told_at = Some(snapshot.now);
         requests
+    }
+
+    /// The collector took a request of the snapshot that was made `at`.
+    pub fn told(&mut self, news: Vec<(SeriesKey, Data)>, at: Timestamp) {
+        self.known.extend(news.into_iter().map(|(key, data)| (key, (data, at))));
+    }
+
+    /// Forgets series that are not in `snapshot`: one that comes again begins anew.
+    fn forget_others(&mut self, snapshot: &Snapshot) {
+        if self.known.is_empty() {
+            return;
+        }
+        let points = snapshot.families.iter().flat_map(|family| family.points.iter().map(move |point| (family, point)));
+        let there: HashSet<_> = points.map(|(family, point)| key(family, point)).collect();
+        self.known.retain(|key, _| there.contains(key));
     }
 
     /// One point as a metric of its own; nothing where nothing is new.
@@ -184,31 +218,35 @@ impl Writer {
         &mut self,
         family: &Family,
         point: &Point,
-        process: Option<ProcessId>,
-        before: &HashMap<SeriesKey, Data>,
         snapshot: &Snapshot,
+        news: &mut Vec<(SeriesKey, Data)>,
     ) -> Option<metric::Data> {
         let mut since = point.since;
         let mut data = point.data.clone();
         if self.temporality == Temporality::Delta && family.kind != Kind::Gauge {
-            let key = (family.name, process, format!("{:?}", point.labels));
-            match (before.get(&key), &point.data) {
-                (Some(Data::Counter(then)), Data::Counter(now)) => data = Data::Counter(now - then),
-                (Some(Data::Histogram(then)), Data::Histogram(now)) => {
-                    data = Data::Histogram(Box::new(now.since(then)))
+            let key = key(family, point);
+            // A series that was forgotten and has begun anew since has nothing to do with what was told of the first.
+            if let Some((then, at)) = self.known.get(&key).filter(|(_, at)| *at >= point.since) {
+                since = *at;
+                match (then, &point.data) {
+                    (Data::Counter(then), Data::Counter(now)) => data = Data::Counter(now - then),
+                    (Data::Histogram(then), Data::Histogram(now)) => {
+                        data = Data::Histogram(Box::new(now.since(then)));
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
-            self.told.insert(key, point.data.clone());
-            since = self.told_at.map_or(since, |told| told.max(since));
             let is_silent = match &data {
                 Data::Counter(value) => *value == 0.0,
                 Data::Histogram(histogram) => histogram.count() == 0,
                 Data::Gauge(_) => false,
             };
             if is_silent {
+                // Nobody has to be told that nothing happened until now.
+                self.known.insert(key, (point.data.clone(), snapshot.now));
                 return None;
             }
+            news.push((key, point.data.clone()));
         }
         let nanos = |at| snapshot.wall.unix_nanos(at);
         let attributes = attributes(point.labels.iter().map(|(name, value)| (*name, value)));
@@ -343,8 +381,13 @@ fn resource(point: &Point) -> ResourceMetrics {
     }
 }
 
-fn request(resources: Vec<(Option<ProcessId>, ResourceMetrics)>) -> ExportMetricsServiceRequest {
-    ExportMetricsServiceRequest { resource_metrics: resources.into_iter().map(|(_, resource)| resource).collect() }
+fn request(resources: Vec<(Option<ProcessId>, ResourceMetrics)>, news: Vec<(SeriesKey, Data)>) -> Request {
+    let resource_metrics = resources.into_iter().map(|(_, resource)| resource).collect();
+    Request { message: ExportMetricsServiceRequest { resource_metrics }, news }
+}
+
+fn key(family: &Family, point: &Point) -> SeriesKey {
+    (family.name, point.resource.as_ref().map(|resource| resource.process), format!("{:?}", point.labels))
 }
 
 fn attributes<'a>(labels: impl Iterator<Item = (&'a str, &'a Value)>) -> Vec<KeyValue> {
@@ -393,9 +436,17 @@ mod tests {
         }
     }
 
+    /// What is told of the snapshot to a collector that takes it.
+    fn taken(writer: &mut Writer, snapshot: &Snapshot) -> Vec<String> {
+        let requests = writer.requests(snapshot);
+        let said = said(&requests);
+        requests.into_iter().for_each(|request| writer.told(request.news, snapshot.now));
+        said
+    }
+
     /// `name kind start-time value` of every point.
-    fn said(requests: &[ExportMetricsServiceRequest]) -> Vec<String> {
-        let metrics = requests.iter().flat_map(|request| &request.resource_metrics);
+    fn said(requests: &[Request]) -> Vec<String> {
+        let metrics = requests.iter().flat_map(|request| &request.message.resource_metrics);
         let metrics = metrics.flat_map(|resource| &resource.scope_metrics).flat_map(|scope| &scope.metrics);
         let said = metrics.map(|metric| {
             let numbers = |points: &[NumberDataPoint]| {
@@ -432,7 +483,7 @@ mod tests {
         let mut writer = Writer::new(&Settings::default());
         for at in [10, 20] {
             assert_eq!(
-                said(&writer.requests(&snapshot(3.0, &[0.5], at))),
+                taken(&mut writer, &snapshot(3.0, &[0.5], at)),
                 [
                     format!("counted_total sum2 1005-{} 3", 1_000 + at),
                     "took.time histogram2 [0, 1, 0] Some(0.5)".to_owned(),
@@ -446,20 +497,37 @@ mod tests {
     fn delta_says_what_is_new() {
         let mut writer = Writer::new(&Settings { temporality: Temporality::Delta, ..Settings::default() });
         assert_eq!(
-            said(&writer.requests(&snapshot(3.0, &[0.5], 10))),
+            taken(&mut writer, &snapshot(3.0, &[0.5], 10)),
             ["counted_total sum1 1005-1010 3", "took.time histogram1 [0, 1, 0] Some(0.5)", "is gauge 1005-1010 3"]
         );
         assert_eq!(
-            said(&writer.requests(&snapshot(7.0, &[0.5, 0.05, 9.0], 20))),
+            taken(&mut writer, &snapshot(7.0, &[0.5, 0.05, 9.0], 20)),
             ["counted_total sum1 1010-1020 4", "took.time histogram1 [1, 0, 1] Some(9.05)", "is gauge 1005-1020 7"]
         );
-        assert_eq!(said(&writer.requests(&snapshot(7.0, &[0.5, 0.05, 9.0], 30))), ["is gauge 1005-1030 7"]);
+        assert_eq!(taken(&mut writer, &snapshot(7.0, &[0.5, 0.05, 9.0], 30)), ["is gauge 1005-1030 7"]);
+    }
+
+    #[test]
+    fn what_a_collector_did_not_take_is_in_the_next_delta() {
+        let mut writer = Writer::new(&Settings { temporality: Temporality::Delta, ..Settings::default() });
+        taken(&mut writer, &snapshot(3.0, &[0.5], 10));
+        let lost = said(&writer.requests(&snapshot(7.0, &[0.5, 9.0], 20)));
+        assert_eq!(lost[..2], ["counted_total sum1 1010-1020 4", "took.time histogram1 [0, 0, 1] Some(9.0)"]);
+        assert_eq!(
+            taken(&mut writer, &snapshot(8.0, &[0.5, 9.0], 30))[..2],
+            ["counted_total sum1 1010-1030 5", "took.time histogram1 [0, 0, 1] Some(9.0)"]
+        );
+        // A series that is gone for a while, and one that has begun anew, say all there is.
+        let mut anew = snapshot(2.0, &[], 40);
+        anew.families.truncate(1);
+        anew.families[0].points[0].since = Timestamp(35);
+        assert_eq!(taken(&mut writer, &anew), ["counted_total sum1 1035-1040 2"]);
     }
 
     #[test]
     fn exponential_histograms_are_a_preference() {
         let mut writer = Writer::new(&Settings { histograms: Histograms::Exponential, ..Settings::default() });
-        let said = said(&writer.requests(&snapshot(1.0, &[0.5, 0.25, 0.1], 10)));
+        let said = taken(&mut writer, &snapshot(1.0, &[0.5, 0.25, 0.1], 10));
         assert_eq!(said[1], "took.time exponential2 3 Some(3)");
     }
 

@@ -39,18 +39,23 @@ use crate::{clock, metrics::openmetrics, time::Timestamp};
 pub struct Health {
     /// When the run loop last came by, on the probes' clock.
     beat: AtomicU64,
-    ready: AtomicBool,
+    attached: AtomicBool,
+    /// It came by after that: whatever the probes wrote is read from now on.
+    looked: AtomicBool,
 }
 
 impl Health {
-    /// The run loop came by: it has looked at the ring.
+    /// The run loop came by: it has looked at the ring, if there is one.
     pub fn beat(&self, now: Timestamp) {
         self.beat.store(now.0, Relaxed);
+        if self.attached.load(Relaxed) {
+            self.looked.store(true, Relaxed);
+        }
     }
 
     /// The probes are attached.
-    pub fn ready(&self) {
-        self.ready.store(true, Relaxed);
+    pub fn attached(&self) {
+        self.attached.store(true, Relaxed);
     }
 
     fn is_live(&self, now: Timestamp) -> bool {
@@ -58,7 +63,7 @@ impl Health {
     }
 
     fn is_ready(&self) -> bool {
-        self.ready.load(Relaxed) && self.beat.load(Relaxed) > 0
+        self.looked.load(Relaxed)
     }
 }
 
@@ -116,7 +121,7 @@ async fn answer(
         "/livez" if health.is_live(clock::now()) => text(StatusCode::OK, "ok\n"),
         "/livez" => text(StatusCode::SERVICE_UNAVAILABLE, "the run loop stands still\n"),
         "/readyz" if health.is_ready() => text(StatusCode::OK, "ok\n"),
-        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "the probes are not attached yet\n"),
+        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "the probes are not attached, or not read yet\n"),
         _ => text(StatusCode::NOT_FOUND, "/metrics, /livez, /readyz\n"),
     })
 }
@@ -186,9 +191,12 @@ mod tests {
 
         assert_eq!(get(address, "GET /livez").0, "200");
         assert_eq!(get(address, "GET /readyz").0, "503", "nothing is attached");
-        health.ready();
-        assert_eq!(get(address, "GET /readyz").0, "200");
+        health.beat(clock::now());
+        assert_eq!(get(address, "GET /readyz").0, "503", "there was no ring to look at");
+        health.attached();
+        assert_eq!(get(address, "GET /readyz").0, "503", "nobody has looked at it");
         health.beat(Timestamp(1));
+        assert_eq!(get(address, "GET /readyz").0, "200");
         let long_ago = clock::now().since(Timestamp(1)) >= BEAT;
         assert_eq!(get(address, "GET /livez").0, if long_ago { "503" } else { "200" });
         assert_eq!(get(address, "GET /").0, "404");

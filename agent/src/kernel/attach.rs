@@ -4,7 +4,7 @@
 //! In: [`Settings`] and this machine. Out: [`Probes`] of the best tier that the kernel takes. It asks the kernel by
 //! handing it the programs, and does not improvise: what cannot be attached is a verdict, or the reason for the next tier.
 
-use std::{collections, io, slice, thread};
+use std::{collections, io, slice, thread, time::Duration};
 
 use anyhow::{Context, anyhow};
 use aya::{
@@ -26,6 +26,7 @@ use super::{
     features::{self, Features},
     hooks::{At, Hook, Need, TABLE, Tier},
     in_one_line,
+    occupancy::{Filled, Occupancy},
     older::{self, Older},
     plan::{self, HookVerdict, PassedOver, State},
     ring::Ring,
@@ -46,6 +47,8 @@ pub struct Settings {
     pub ring_bytes: u32,
     /// The only tier to try; none is the best that works.
     pub tier: Option<Tier>,
+    /// Whether somebody wants to know how full the tables are.
+    pub count_tables: bool,
 }
 
 impl Default for Settings {
@@ -58,6 +61,7 @@ impl Default for Settings {
             ports: Vec::new(),
             ring_bytes: RING_BYTES,
             tier: None,
+            count_tables: false,
         }
     }
 }
@@ -83,15 +87,29 @@ pub struct Probes {
     /// What was counted before the probes were attached again.
     earlier: Counted,
     older: Older,
+    /// Until they are detached, where somebody wants to know.
+    occupancy: Option<Occupancy>,
     /// Holds the programs and their links, until they are detached.
     object: Option<Ebpf>,
 }
 
 /// The probes' counters.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Counted {
     lost: [u64; Reason::COUNT],
     left_alone: [u64; Opaque::COUNT],
+    runs: Vec<Runs>,
+}
+
+/// What running a probe took, since the first was attached.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Runs {
+    /// The probe.
+    pub program: String,
+    /// The time.
+    pub time: Duration,
+    /// How often it ran.
+    pub count: u64,
 }
 
 impl Probes {
@@ -133,6 +151,7 @@ impl Probes {
         kernel: &aya::Btf,
     ) -> Result<Self, Unsupported> {
         let mut object = load(settings, tier, offsets, kernel).map_err(refusal)?;
+        let occupancy = settings.count_tables.then(|| Occupancy::of(&object)).flatten();
         // Maps are complete before the first program runs: no socket is judged by half of the settings.
         let ring = Ring::take_from(&mut object).map_err(refusal)?;
         let lost = open_counters(&mut object, "LOST").map_err(refusal)?;
@@ -154,7 +173,7 @@ impl Probes {
         keep_counts_whole(&mut object, &mut verdicts)?;
         let (passed_over, earlier) = (Vec::new(), Counted::default());
         let (older, object) = (walk(&mut object, &mut verdicts), Some(object));
-        Ok(Self { ring, controls, lost, left_alone, tier, passed_over, verdicts, earlier, older, object })
+        Ok(Self { ring, controls, lost, left_alone, tier, passed_over, verdicts, earlier, older, occupancy, object })
     }
 
     /// Hands over the records there are; returns how many. See [`Ring::drain`].
@@ -164,13 +183,14 @@ impl Probes {
 
     /// Detaches the probes. What they have written can still be drained.
     pub fn detach(&mut self) {
-        self.object = None;
+        self.earlier.runs = self.runs();
+        (self.object, self.occupancy) = (None, None);
     }
 
     /// Attaches probes again after [`detach`](Self::detach), in the same tier. They know of no socket that they met before:
     /// what passed meanwhile passed as if before the agent. Nothing changes where it fails.
     pub fn attach_again(&mut self, settings: &Settings) -> Result<(), Unsupported> {
-        let earlier = Counted { lost: self.lost(), left_alone: self.left_alone() };
+        let earlier = Counted { lost: self.lost(), left_alone: self.left_alone(), runs: self.runs() };
         let again = Self::attach(&Settings { tier: Some(self.tier), ..settings.clone() })?;
         *self = Self { earlier, passed_over: std::mem::take(&mut self.passed_over), ..again };
         Ok(())
@@ -194,6 +214,36 @@ impl Probes {
     /// Sockets that were left alone since the probes were first attached, indexed by [`Opaque`].
     pub fn left_alone(&self) -> [u64; Opaque::COUNT] {
         sum(summed(&self.left_alone), self.earlier.left_alone)
+    }
+
+    /// What running each probe has taken, where the kernel measures it (`kernel.bpf_stats_enabled`, since 5.1).
+    pub fn runs(&self) -> Vec<Runs> {
+        let mut all = self.earlier.runs.clone();
+        for (name, program) in self.object.iter().flat_map(Ebpf::programs) {
+            // One that is not loaded has none.
+            let Ok(info) = program.info() else { continue };
+            if info.run_count() == 0 {
+                continue;
+            }
+            let place = all.iter().position(|known| known.program == name).unwrap_or_else(|| {
+                all.push(Runs { program: name.to_owned(), ..Runs::default() });
+                all.len() - 1
+            });
+            all[place].time += info.run_time();
+            all[place].count += info.run_count();
+        }
+        all.sort_by(|one, other| one.program.cmp(&other.program));
+        all
+    }
+
+    /// How full the tables were when they were counted last; nothing where nobody wanted to know, or no probe is attached.
+    pub fn tables(&self) -> Vec<Filled> {
+        self.occupancy.as_ref().map(Occupancy::tables).unwrap_or_default()
+    }
+
+    /// Bytes of kernel memory that the maps took when they were looked at last; 0 likewise.
+    pub fn map_memory(&self) -> u64 {
+        self.occupancy.as_ref().map_or(0, Occupancy::memory)
     }
 
     /// The tier in use.

@@ -143,6 +143,13 @@ pub fn summary(vitals: &Vitals, delivered: Delivered) -> String {
         // Writing to a `String` cannot fail.
         let _ = write!(text, " · {spans} exported");
     }
+    let unsampled = vitals.unsampled - vitals.instrumented;
+    if unsampled > 0 {
+        let _ = write!(text, " · {unsampled} not sampled");
+    }
+    if vitals.instrumented > 0 {
+        let _ = write!(text, " · {} left to the SDKs of their services", vitals.instrumented);
+    }
     if delivered.spooled > 0 {
         let _ = write!(text, " · {} on disk until the collector is back", delivered.spooled);
     }
@@ -179,6 +186,7 @@ pub fn summary_json(vitals: &Vitals, delivered: Delivered) -> String {
         "requests": vitals.requests,
         "spans": vitals.spans,
         "unsampled": vitals.unsampled,
+        "instrumented": vitals.instrumented,
         "links": vitals.links,
         "lost": vitals.lost.by_reason(),
         "losses": vitals.lost,

@@ -79,7 +79,12 @@ impl Sample {
         let process = ProcessId { pid: 1, started: 1 };
         Self(ServiceSpan {
             span,
-            resource: Arc::new(Resource { process, service: service.into(), attributes: Vec::new() }),
+            resource: Arc::new(Resource {
+                process,
+                service: service.into(),
+                attributes: Vec::new(),
+                instrumented: false,
+            }),
             target: None,
         })
     }

@@ -7,7 +7,12 @@
 use std::borrow::Cow;
 
 use super::{Data, Family, Kind, Point};
-use crate::{attribute::Value, sample, time::Timestamp, vitals::Vitals};
+use crate::{
+    attribute::Value,
+    sample,
+    time::Timestamp,
+    vitals::{Fill, Vitals},
+};
 
 /// The books of the agent at one moment.
 #[derive(Clone, Debug, Default)]
@@ -26,14 +31,23 @@ pub struct Books {
     pub destinations: Vec<Destination>,
     /// How often something was counted in an overflow series, by metric.
     pub overflown: Vec<(&'static str, u64)>,
-    /// Entries of the kernel's tables against their capacity.
-    pub maps: Vec<(String, Option<u64>, u64)>,
-    /// Seconds that each program ran, where the kernel measures it.
-    pub programs: Vec<(String, f64)>,
-    /// Bytes of memory, by what they are for.
-    pub memory: Vec<(&'static str, u64)>,
+    /// What is held where.
+    pub stock: Stock,
     /// What `/proc` says of the process; empty where unreadable.
     pub process: Vec<(&'static str, f64)>,
+}
+
+/// What is held where, as far as whoever owns it can tell.
+#[derive(Clone, Debug, Default)]
+pub struct Stock {
+    /// The kernel's tables: entries, where somebody has counted, and capacity. Of the ring they are bytes.
+    pub maps: Vec<(String, Option<u64>, u64)>,
+    /// Seconds that each probe ran, and how often, where the kernel measures it.
+    pub programs: Vec<(String, f64, u64)>,
+    /// The tables of the agent itself.
+    pub tables: Vec<Fill>,
+    /// Further bytes of memory, by what they are for.
+    pub memory: Vec<(&'static str, u64)>,
 }
 
 /// The queue of a destination.
@@ -47,6 +61,10 @@ pub struct Destination {
     pub capacity: u64,
     /// Spans that it took.
     pub exported: u64,
+    /// Spans on disk, where they may wait there too.
+    pub spooled: Option<u64>,
+    /// Files on disk that are not what was written.
+    pub corrupt_files: u64,
     /// Spans that it did not get, by reason.
     pub dropped: Vec<(&'static str, u64)>,
 }
@@ -94,6 +112,8 @@ pub fn families(books: &Books, since: Timestamp) -> Vec<Family> {
     let decisions = decided("kept", sampling.kept).chain(decided("dropped", sampling.dropped));
     page.counters("spantap_sampling_decisions", "Traces that were decided about, by what decided.", decisions);
     page.total("spantap_sampling_spans_unsampled", "Spans that are not exported.", sampling.unsampled);
+    let what = "Spans that are not exported because their process exports its own.";
+    page.total("spantap_sampling_spans_instrumented", what, sampling.instrumented);
     page.single("spantap_sampling_spans_held", "Spans that wait for the end of their trace.", sampling.held);
     let early = [("overdue", sampling.overdue), ("crowded", sampling.crowded)];
     page.counts("spantap_sampling_early", "Traces that were decided about before their end.", "reason", early);
@@ -128,6 +148,19 @@ pub fn families(books: &Books, since: Timestamp) -> Vec<Family> {
         })
     });
     page.counters("spantap_spans_dropped", "Spans that a destination did not get.", dropped.collect::<Vec<_>>());
+    let spooled = all().filter_map(|known| Some((of(known), known.spooled? as f64)));
+    page.gauge(
+        "spantap_export_spool_size",
+        "",
+        "Spans that wait for a destination on disk.",
+        spooled.collect::<Vec<_>>(),
+    );
+    let corrupt = all().filter(|known| known.spooled.is_some()).map(|known| (of(known), known.corrupt_files as f64));
+    page.counters(
+        "spantap_export_spool_corrupt_files",
+        "Files on disk that were not what was written, and were set aside.",
+        corrupt.collect::<Vec<_>>(),
+    );
 
     page.counts(
         "spantap_metrics_overflow",
@@ -135,25 +168,35 @@ pub fn families(books: &Books, since: Timestamp) -> Vec<Family> {
         "metric",
         books.overflown.iter().copied(),
     );
-    let entries = books.maps.iter().filter_map(|(map, entries, _)| Some((map, (*entries)?)));
+    let Stock { maps, programs, tables, memory } = &books.stock;
     let named = |name: &String| Cow::Owned(name.clone());
+    let entries = maps.iter().filter_map(|(map, entries, _)| Some(([("map", named(map))], (*entries)? as f64)));
     page.gauge(
         "spantap_ebpf_map_entries",
         "",
-        "Entries of a kernel table.",
-        entries.map(|(map, n)| ([("map", named(map))], n as f64)).collect::<Vec<_>>(),
+        "Entries of a kernel table when they were counted last; bytes, of the ring.",
+        entries.collect::<Vec<_>>(),
     );
-    let capacities = books.maps.iter().map(|(map, _, capacity)| ([("map", named(map))], *capacity as f64));
+    let capacities = maps.iter().map(|(map, _, capacity)| ([("map", named(map))], *capacity as f64));
     page.gauge(
         "spantap_ebpf_map_capacity",
         "",
         "Entries that a kernel table has room for; bytes, of the ring.",
         capacities.collect::<Vec<_>>(),
     );
-    let seconds = books.programs.iter().map(|(program, seconds)| ([("program", named(program))], *seconds));
+    let seconds = programs.iter().map(|(program, seconds, _)| ([("program", named(program))], *seconds));
     page.push("spantap_ebpf_program_run", "s", "Time that a probe ran.", Kind::Counter, seconds.collect::<Vec<_>>());
-    let memory = books.memory.iter().map(|(pool, bytes)| ([("pool", (*pool).into())], *bytes as f64));
-    page.gauge("spantap_memory", "By", "Memory, by what it is for.", memory.collect::<Vec<_>>());
+    let runs = programs.iter().map(|(program, _, runs)| ([("program", named(program))], *runs as f64));
+    page.counters("spantap_ebpf_program_runs", "Times that a probe ran.", runs.collect::<Vec<_>>());
+    let each = |number: fn(&Fill) -> u64| {
+        tables.iter().map(move |fill| ([("table", fill.table.into())], number(fill) as f64)).collect::<Vec<_>>()
+    };
+    page.gauge("spantap_table_entries", "", "Entries of a table of the agent.", each(|fill| fill.entries));
+    let help = "Entries that a table of the agent has room for.";
+    page.gauge("spantap_table_capacity", "", help, each(|fill| fill.capacity));
+    let pools = tables.iter().map(|fill| (fill.table, fill.bytes)).chain(memory.iter().copied());
+    let pools = pools.map(|(pool, bytes)| ([("pool", pool.into())], bytes as f64));
+    page.gauge("spantap_memory", "By", "Memory, by what it is for.", pools.collect::<Vec<_>>());
     for &(name, value) in &books.process {
         let (kind, unit) = match name {
             "process_cpu" => (Kind::Counter, "s"),
@@ -262,10 +305,16 @@ mod tests {
             waiting: 1,
             capacity: 16,
             exported: 5,
+            spooled: Some(9),
+            corrupt_files: 1,
             dropped: vec![("queue_full", 6)],
         });
-        books.maps.push(("PROCESSES".into(), Some(3), 4096));
-        books.memory.push(("ring", 1024));
+        books.stock = Stock {
+            maps: vec![("PROCESSES".into(), Some(3), 4096), ("UNWANTED".into(), None, 16)],
+            programs: vec![("tcp_send".into(), 0.25, 1000)],
+            tables: vec![Fill::of("connections", 2, 64, 100)],
+            memory: vec![("ring", 1024)],
+        };
         books.process.push(("process_cpu", 1.5));
         let text = openmetrics::text(&families(&books, Timestamp(0)), WallOffset(0));
         for sample in [
@@ -282,9 +331,17 @@ mod tests {
             "spantap_ladder_steps_total{way=\"down\"} 2\n",
             "spantap_ladder_rung 1\n",
             "spantap_memory_bytes{pool=\"ring\"} 1024\n",
+            "spantap_memory_bytes{pool=\"connections\"} 200\n",
+            "spantap_table_entries{table=\"connections\"} 2\n",
+            "spantap_table_capacity{table=\"connections\"} 64\n",
+            "spantap_ebpf_program_run_seconds_total{program=\"tcp_send\"} 0.25\n",
+            "spantap_ebpf_program_runs_total{program=\"tcp_send\"} 1000\n",
+            "spantap_export_spool_size{destination=\"grpc\"} 9\n",
+            "spantap_export_spool_corrupt_files_total{destination=\"grpc\"} 1\n",
             "process_cpu_seconds_total 1.5\n",
         ] {
             assert!(text.contains(sample), "{sample}{text}");
         }
+        assert!(!text.contains("spantap_ebpf_map_entries{map=\"UNWANTED\"}"), "nobody has counted it: {text}");
     }
 }

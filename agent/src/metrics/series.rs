@@ -146,6 +146,11 @@ impl Instrument {
         }
     }
 
+    /// How many series there are, and how many there may be, without those of what overflows.
+    pub(super) fn fill(&self) -> (usize, usize) {
+        (self.series.len(), self.limits.series)
+    }
+
     /// Every series.
     pub(super) fn points(&self) -> impl Iterator<Item = &Point> {
         self.series.iter().map(|series| &series.point)

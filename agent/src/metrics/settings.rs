@@ -17,6 +17,8 @@ pub struct Settings {
     /// Adds `server.address` and `server.port` to the server's metric. They are what clients write into a header, so
     /// that anybody can make series.
     pub http_server_address: bool,
+    /// `http.server.request.body.size` and the three like it, of requests of which all of the body was seen.
+    pub http_body_sizes: bool,
     /// `traces_service_graph_request_*`, as Grafana Tempo makes them.
     pub service_graph: Graph,
     /// `traces.span.metrics.*`, as the collector's spanmetrics connector makes them.
@@ -35,6 +37,11 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// Milliseconds between two exports over OTLP.
     pub export_interval_ms: u64,
+    /// The longest that one export over OTLP may take, in milliseconds, whatever the destination's own timeout allows each
+    /// of its requests.
+    pub export_timeout_ms: u64,
+    /// Which requests may be the example of a bucket, by their trace id.
+    pub exemplars: Exemplars,
     /// Whether OTLP carries sums since the start, or since the last export.
     pub temporality: Temporality,
     /// How OTLP carries distributions.
@@ -80,6 +87,19 @@ pub enum Histograms {
     Exponential,
 }
 
+/// Which requests may be examples (`OTEL_METRICS_EXEMPLAR_FILTER`).
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exemplars {
+    /// Those whose trace is exported: who follows the id finds something.
+    #[default]
+    TraceBased,
+    /// All of them.
+    AlwaysOn,
+    /// None of them.
+    AlwaysOff,
+}
+
 impl Settings {
     /// Whether anybody gets them.
     pub fn is_wanted(&self) -> bool {
@@ -93,6 +113,7 @@ impl Settings {
             ("metrics.max_values", self.max_values as u64),
             ("metrics.idle_minutes", self.idle_minutes),
             ("metrics.export_interval_ms", self.export_interval_ms),
+            ("metrics.export_timeout_ms", self.export_timeout_ms),
         ];
         let zero = bounds.into_iter().filter(|(_, value)| *value == 0);
         zero.map(|(path, _)| format!("{path} is a number from 1 on, not 0")).collect()
@@ -114,14 +135,23 @@ impl Settings {
                 )),
             }
         }
-        if let Some(interval) = text("OTEL_METRIC_EXPORT_INTERVAL") {
-            match interval.parse() {
-                Ok(interval) if interval > 0 => self.export_interval_ms = interval,
-                _ => warnings.push(ignored(
-                    "OTEL_METRIC_EXPORT_INTERVAL",
-                    &interval,
-                    "no number of milliseconds above 0",
-                )),
+        for (name, setting) in [
+            ("OTEL_METRIC_EXPORT_INTERVAL", &mut self.export_interval_ms),
+            ("OTEL_METRIC_EXPORT_TIMEOUT", &mut self.export_timeout_ms),
+        ] {
+            let Some(time) = text(name) else { continue };
+            match time.parse() {
+                Ok(time) if time > 0 => *setting = time,
+                _ => warnings.push(ignored(name, &time, "no number of milliseconds above 0")),
+            }
+        }
+        const EXEMPLARS: &str = "OTEL_METRICS_EXEMPLAR_FILTER";
+        if let Some(filter) = text(EXEMPLARS) {
+            match filter.to_ascii_lowercase().as_str() {
+                "trace_based" => self.exemplars = Exemplars::TraceBased,
+                "always_on" => self.exemplars = Exemplars::AlwaysOn,
+                "always_off" => self.exemplars = Exemplars::AlwaysOff,
+                _ => warnings.push(ignored(EXEMPLARS, &filter, "none of trace_based, always_on, always_off")),
             }
         }
         const TEMPORALITY: &str = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
@@ -180,6 +210,7 @@ impl Default for Settings {
         Self {
             http: true,
             http_server_address: false,
+            http_body_sizes: false,
             service_graph: Graph::default(),
             span_metrics: false,
             max_series: 2_000,
@@ -188,6 +219,8 @@ impl Default for Settings {
             otlp: false,
             listen: None,
             export_interval_ms: 60_000,
+            export_timeout_ms: 30_000,
+            exemplars: Exemplars::TraceBased,
             temporality: Temporality::Cumulative,
             histograms: Histograms::ExplicitBucketHistogram,
         }
@@ -224,13 +257,16 @@ mod tests {
         let (settings, warnings) = followed(&[
             ("OTEL_METRICS_EXPORTER", "otlp, Prometheus"),
             ("OTEL_METRIC_EXPORT_INTERVAL", "5000"),
+            ("OTEL_METRIC_EXPORT_TIMEOUT", "2000"),
+            ("OTEL_METRICS_EXEMPLAR_FILTER", "ALWAYS_OFF"),
             ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta"),
             ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "base2_exponential_bucket_histogram"),
         ]);
         assert_eq!(warnings, [""; 0]);
         assert!(settings.otlp && settings.is_wanted());
         assert_eq!(settings.listen, Some(SocketAddr::from(([127, 0, 0, 1], 9464))));
-        assert_eq!(settings.export_interval_ms, 5_000);
+        assert_eq!((settings.export_interval_ms, settings.export_timeout_ms), (5_000, 2_000));
+        assert_eq!(settings.exemplars, Exemplars::AlwaysOff);
         assert_eq!((settings.temporality, settings.histograms), (Temporality::Delta, Histograms::Exponential));
 
         let prometheus = ("OTEL_METRICS_EXPORTER", "prometheus");
@@ -242,10 +278,12 @@ mod tests {
             ("OTEL_EXPORTER_PROMETHEUS_HOST", "metrics.example"),
             ("OTEL_EXPORTER_PROMETHEUS_PORT", "http"),
             ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
+            ("OTEL_METRIC_EXPORT_TIMEOUT", "long"),
+            ("OTEL_METRICS_EXEMPLAR_FILTER", "some"),
             ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "some"),
             ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "none"),
         ]);
-        assert_eq!(warnings.len(), 6, "{warnings:?}");
+        assert_eq!(warnings.len(), 8, "{warnings:?}");
         assert_eq!(settings.listen, Some(SocketAddr::from(([127, 0, 0, 1], 9464))), "loopback, whatever was meant");
     }
 }

@@ -55,6 +55,7 @@ fn span(kind: SpanKind, service: &str, id: u8, parent: Option<u8>, ms: u64, stat
         resource: Arc::new(Resource {
             process: ProcessId { pid: service.len() as u32, started: 1 },
             service: service.into(),
+            instrumented: false,
             attributes: vec![Attribute::new("service.name", service.to_owned())],
         }),
     }
@@ -186,6 +187,61 @@ fn span_metrics_have_the_collectors_names() {
             format!("traces_span_metrics_duration_milliseconds_sum{labels} 20"),
         ]
     );
+}
+
+#[test]
+fn sizes_of_bodies_are_measured_where_they_are_known_and_asked_for() {
+    let mut sized = span(SpanKind::Server, "shop", 1, None, 20, 200);
+    sized.span.attributes.push(Attribute::new(HTTP_REQUEST_BODY_SIZE, 0_i64));
+    sized.span.attributes.push(Attribute::new(HTTP_RESPONSE_BODY_SIZE, 1_200_i64));
+    let unsized_one = span(SpanKind::Client, "shop", 2, None, 20, 200);
+    let measured = |change: fn(&mut Settings)| {
+        let mut metrics = metrics(|settings| {
+            settings.service_graph.enabled = false;
+            settings.http = false;
+            change(settings);
+        });
+        for span in [&sized, &unsized_one] {
+            metrics.observe(span, Timestamp(0));
+            metrics.exemplify(span);
+        }
+        metrics
+    };
+    assert_eq!(samples(&measured(|_| ())), [""; 0]);
+    let metrics = measured(|settings| settings.http_body_sizes = true);
+    let labels = r#"{service_name="shop",http_request_method="GET",url_scheme="http",http_response_status_code="200",http_route="/items/{id}",network_protocol_version="1.1"}"#;
+    assert_eq!(
+        samples(&metrics),
+        [
+            format!("http_server_request_body_size_bytes_count{labels} 1"),
+            format!("http_server_request_body_size_bytes_sum{labels} 0"),
+            format!("http_server_response_body_size_bytes_count{labels} 1"),
+            format!("http_server_response_body_size_bytes_sum{labels} 1200"),
+        ]
+    );
+    let text = openmetrics::text(&metrics.families(), WallOffset(0));
+    assert!(text.contains("le=\"2500.0\"} 1 # {trace_id="), "{text}");
+    assert_eq!(metrics.fill().entries, 2);
+}
+
+#[test]
+fn examples_are_of_exported_traces_of_all_or_of_none() {
+    use super::settings::Exemplars::{AlwaysOff, AlwaysOn, TraceBased};
+    for (exemplars, is_exported, expected) in
+        [(TraceBased, false, 0), (TraceBased, true, 1), (AlwaysOn, false, 1), (AlwaysOff, true, 0)]
+    {
+        let mut metrics = metrics(|settings| {
+            settings.service_graph.enabled = false;
+            settings.exemplars = exemplars;
+        });
+        let one = span(SpanKind::Server, "shop", 1, None, 20, 200);
+        metrics.observe(&one, Timestamp(0));
+        if is_exported {
+            metrics.exemplify(&one);
+        }
+        let text = openmetrics::text(&metrics.families(), WallOffset(0));
+        assert_eq!(text.matches("trace_id=").count(), expected, "{exemplars:?}, exported: {is_exported}");
+    }
 }
 
 #[test]

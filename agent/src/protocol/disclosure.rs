@@ -48,6 +48,8 @@ pub struct Headers {
     pub request_headers: Vec<String>,
     /// Likewise of responses: `http.response.header.<name>`.
     pub response_headers: Vec<String>,
+    /// Methods that are told by name, instead of those of the conventions; every other one is `_OTHER`. Their case matters.
+    pub known_methods: Vec<String>,
 }
 
 /// What is hidden beyond what is hidden anyway.
@@ -89,6 +91,8 @@ pub struct Disclosure {
 struct Told {
     request: Vec<Field>,
     response: Vec<Field>,
+    /// Empty: those of the conventions.
+    methods: Vec<String>,
 }
 
 /// A header field that may be handed out.
@@ -133,10 +137,20 @@ impl Disclosure {
                 }
                 fields
             };
-            Told {
+            let methods: Vec<_> = of.known_methods.iter().map(|method| method.trim().to_owned()).collect();
+            let told = Told {
+                methods,
                 request: fields("request_headers", HTTP_REQUEST_HEADER, &of.request_headers),
                 response: fields("response_headers", HTTP_RESPONSE_HEADER, &of.response_headers),
+            };
+            let path = format!("capture.{side}.known_methods");
+            if told.methods.len() > MOST_FIELDS {
+                mistakes.push(format!("{path} has more than {MOST_FIELDS} names"));
             }
+            for name in told.methods.iter().filter(|name| !is_token(name)) {
+                mistakes.push(format!("{path} has {name:?}, which is no name of a method"));
+            }
+            told
         };
         let (server, client) = (told("server", &capture.server), told("client", &capture.client));
         for name in headers.iter().filter(|name| !is_token(name)) {
@@ -177,6 +191,12 @@ impl Disclosure {
     /// Whether the sizes of bodies are told.
     pub(super) fn body_sizes(&self) -> bool {
         self.body_sizes
+    }
+
+    /// Whether spans of `role`'s kind tell a method by its name; nothing where that is for the conventions to say.
+    pub(super) fn knows_method(&self, role: Side, name: &str) -> Option<bool> {
+        let methods = &self.told(role).methods;
+        (!methods.is_empty()).then(|| methods.iter().any(|known| known == name))
     }
 
     /// Fields of requests that spans of `role`'s kind tell of.

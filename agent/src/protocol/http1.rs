@@ -53,7 +53,7 @@ use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 use spantap_common::{endpoint::Endpoint, loss::Reason};
 
 use self::{
-    attributes::BodySizes,
+    attributes::{BodySizes, Called},
     body::{Advance, Body, Chunks, Framing},
     head::{
         Collected, Head, HeadError, Look, blank_lines, looks_like_request, looks_like_response, method_of, status_of,
@@ -459,9 +459,15 @@ impl Http1 {
         let connection = &mut self.connection;
         let read = head::request(text, |head| {
             let attributes = attributes::of_request(head, connection);
-            (head.method, Framing::of_request(head), (head.context.take(), mem::take(&mut head.passed)), attributes)
+            let named = match Called::of(head, connection) {
+                Called::Conventional(method) => Ok(method),
+                Called::Chosen => Err(head.token.into()),
+                Called::Other => Ok(Method::Other),
+            };
+            let said = (head.context.take(), mem::take(&mut head.passed));
+            (head.method, named, Framing::of_request(head), said, attributes)
         });
-        let (method, framing, (context, passed), attributes) = match read {
+        let (method, named, framing, (context, passed), attributes) = match read {
             Ok(read) => read,
             Err(HeadError::TooManyFields) => {
                 self.request_lost(Reason::OverBudget, method_of(text), first, out);
@@ -494,7 +500,7 @@ impl Http1 {
         }
         let body = (framing == Framing::None).then_some(0);
         self.waiting.push_back(Waiting { method: Some(method), reported: true, first, body });
-        let name = self.name_of(method);
+        let name = named.map_or_else(|chosen| chosen, |method| self.name_of(method));
         out.push(Message::Request(Request { key: Key::InOrder, name, first, position, context, passed, attributes }));
         if doubtful {
             self.answer = Some(Answer::at(first));
@@ -590,6 +596,7 @@ impl Http1 {
         self.client.stage = Stage::Over;
     }
 
+    /// What a span with this `method` is called, which is [`Method::Other`] where it has no name.
     fn name_of(&mut self, method: Method) -> Arc<str> {
         match &self.name {
             Some((last, name)) if *last == method => Arc::clone(name),

@@ -32,6 +32,8 @@ pub struct Settings {
     pub keep: Keep,
     /// How long spans wait for the end of their trace, where its end matters.
     pub hold: Hold,
+    /// What becomes of the spans of processes that export their own, with an OpenTelemetry SDK.
+    pub instrumented: Instrumented,
     /// What replaces `root` for traces whose first span on this machine falls under a rule for its process, by that rule's
     /// name, where none of `rules` matches. It is written with those rules, under `targets`.
     #[serde(skip)]
@@ -77,6 +79,17 @@ pub struct JaegerRemote {
     pub polling_interval_ms: u64,
     /// The share of traces kept of a service as long as there is no answer.
     pub initial: f64,
+}
+
+/// What becomes of the spans of processes that export their own.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Instrumented {
+    /// They are not exported: each request would be shown twice. Metrics and the local view have them.
+    #[default]
+    Leave,
+    /// They are treated as all others.
+    Trace,
 }
 
 /// Decides in the place of a parent.
@@ -160,6 +173,7 @@ impl Default for Settings {
             rules: Vec::new(),
             keep: Keep::default(),
             hold: Hold::default(),
+            instrumented: Instrumented::default(),
             targets: BTreeMap::new(),
         }
     }

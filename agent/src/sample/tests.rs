@@ -6,7 +6,6 @@ use super::{
     *,
 };
 use crate::{
-    enrich::Resource,
     process::ProcessId,
     time::Task,
     trace::{ParentSpan, Span, SpanKind},
@@ -79,7 +78,12 @@ fn span(trace: u8, id: u8) -> ServiceSpan {
             port: 0,
         },
         target: None,
-        resource: Arc::new(Resource { process: ProcessId::default(), service: "cart".into(), attributes: Vec::new() }),
+        resource: Arc::new(Resource {
+            process: ProcessId::default(),
+            service: "cart".into(),
+            attributes: Vec::new(),
+            instrumented: false,
+        }),
     }
 }
 
@@ -120,6 +124,20 @@ fn by_default_everything_leaves_at_once_and_says_so() {
     assert_eq!(stage.take(span(1, 5).remote(2, None), 0).left(), "");
     let Counts { exported, unsampled, held, .. } = stage.sampler.counts();
     assert_eq!((exported, unsampled, held), (3, 2, 0));
+}
+
+#[test]
+fn spans_of_a_process_that_exports_its_own_are_left_to_it() {
+    for (instrumented, left) in [(Instrumented::Leave, "1/1"), (Instrumented::Trace, "1/1 · 1/2")] {
+        let mut stage = stage(Settings { instrumented, ..Settings::default() });
+        let mut twice = span(1, 2).under(1);
+        twice.resource = Arc::new(Resource { instrumented: true, ..Resource::clone(&twice.resource) });
+        stage.take(span(1, 1), 0).take(twice, 0).balanced();
+        let ids: Vec<_> =
+            stage.out.iter().map(|span| format!("{}/{}", span.span.trace.0[9], span.span.id.0[7])).collect();
+        assert_eq!(ids.join(" · "), left);
+        assert_eq!(stage.sampler.counts().instrumented, u64::from(instrumented == Instrumented::Leave));
+    }
 }
 
 #[test]

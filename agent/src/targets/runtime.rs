@@ -135,7 +135,7 @@ const MAX_FILES: usize = 4096;
 
 /// 1 MiB of maps: 10,000 lines. Libraries lie above the heap and below the stack, so the list of a process with more
 /// mappings than that may hide one; it is then taken for native.
-const MAPS_BYTES: u64 = 1 << 20;
+pub(super) const MAPS_BYTES: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests;

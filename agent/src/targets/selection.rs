@@ -23,6 +23,8 @@ pub struct Judge {
     excluded: Vec<Executable>,
     /// Rules for kinds of processes, and whether those are traced: the first one that matches says so.
     targets: Vec<(Selector, bool)>,
+    /// Whether somebody has said which processes or ports are traced.
+    chosen: bool,
     /// The named processes and their descendants that are alive. Law: at most [`MAX_PROCESSES`].
     family: HashSet<u32>,
 }
@@ -32,10 +34,12 @@ impl Judge {
     pub fn new(selection: &Selection) -> Result<Self, globset::Error> {
         // A rule for some ports of a process says nothing about all of it.
         let targets = selection.targets.iter().filter(|target| target.ports.is_empty());
+        let selector = Selector::new(&selection.patterns)?;
         Ok(Self {
+            chosen: !selection.pids.is_empty() || !selection.ports.is_empty() || !selector.is_everybody(),
             pids: selection.pids.clone(),
             ports: selection.ports.clone(),
-            selector: Selector::new(&selection.patterns)?,
+            selector,
             excluded: executables(&selection.excluded)?,
             targets: targets
                 .map(|target| Ok((Selector::new(&target.patterns)?, target.trace)))
@@ -44,8 +48,8 @@ impl Judge {
         })
     }
 
-    /// Whether verdicts depend on the process at all. If not, every process is a target and nobody has to be asked,
-    /// neither now nor for the processes that run already.
+    /// Whether verdicts depend on what the user has said of processes. If not, all are targets but those that carry what
+    /// tracers say, who are known when they show their first socket, or run already.
     pub fn selects_processes(&self) -> bool {
         !(self.pids.is_empty() && self.selector.is_everybody() && self.excluded.is_empty())
             || self.targets.iter().any(|(_, trace)| !trace)
@@ -53,10 +57,14 @@ impl Judge {
 
     /// Whether the process is traced. Selecting a process selects its descendants: servers serve in the workers that
     /// they fork, before the agent starts and after.
+    ///
+    /// What carries the traces of others is no target where everything is: each span would make another one. Who wants to
+    /// see it has to say so.
     pub fn judge(&mut self, facts: &ProcessFacts) -> Verdict {
+        let rule = self.targets.iter().find(|(selector, _)| selector.matches(facts)).map(|(_, trace)| *trace);
         let selected = self.in_family(facts)
             && self.selector.matches(facts)
-            && self.targets.iter().find(|(selector, _)| selector.matches(facts)).is_none_or(|(_, trace)| *trace)
+            && rule.unwrap_or_else(|| self.chosen || !is_collector(facts))
             && !self.excluded.iter().any(|pattern| pattern.matches(facts));
         if selected { Verdict::Target } else { Verdict::Ignored }
     }
@@ -78,6 +86,32 @@ impl Judge {
         born
     }
 }
+
+/// Whether the process is one of those that take traces from others and pass them on, or keep them. `otelcol-contrib` and
+/// `jaeger-query` are of the families of `otelcol` and `jaeger`.
+fn is_collector(facts: &ProcessFacts) -> bool {
+    let path = if facts.executable.is_empty() { &facts.command } else { &facts.executable };
+    let name = path.rsplit('/').next().unwrap_or_default();
+    COLLECTORS
+        .iter()
+        .any(|known| name.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_', '.'])))
+}
+
+/// OpenTelemetry's Collector and Grafana's distribution of it with its predecessor; Jaeger and Tempo; the agents of
+/// Datadog, of X-Ray and of Fluent; Vector; other tracers that need no code.
+const COLLECTORS: &[&str] = &[
+    "otelcol",
+    "alloy",
+    "grafana-agent",
+    "jaeger",
+    "tempo",
+    "trace-agent",
+    "xray",
+    "fluent-bit",
+    "vector",
+    "beyla",
+    "obi",
+];
 
 /// One line for people: what is traced.
 impl fmt::Display for Judge {
@@ -152,6 +186,39 @@ mod tests {
             assert_eq!(judge.judge(&process(7, 1, path)), expected, "{judge}: {path}");
             assert!(judge.selects_processes());
         }
+    }
+
+    #[test]
+    fn collectors_are_left_alone_unless_somebody_chooses_them() {
+        let everything = Selection::default;
+        let rule = |trace| Target {
+            name: "those".to_owned(),
+            patterns: Patterns { executables: globs(&["otelcol*"]), ..Patterns::default() },
+            ports: Vec::new(),
+            trace,
+        };
+        for (selection, path, target) in [
+            (everything(), "/usr/bin/otelcol-contrib", false),
+            (everything(), "/otelcol", false),
+            (everything(), "/usr/local/bin/jaeger", false),
+            (everything(), "/bin/alloy", false),
+            // Others whose names begin alike.
+            (everything(), "/usr/bin/objdump", true),
+            (everything(), "/usr/bin/temporal", true),
+            (everything(), "/usr/bin/vectorize", true),
+            (of_executables(&["otelcol*"]), "/usr/bin/otelcol-contrib", true),
+            (Selection { pids: vec![7], ..everything() }, "/usr/bin/jaeger", true),
+            (Selection { ports: vec![16686], ..everything() }, "/usr/bin/jaeger", true),
+            (Selection { targets: vec![rule(true)], ..everything() }, "/usr/bin/otelcol", true),
+            (Selection { targets: vec![rule(true)], ..everything() }, "/usr/bin/jaeger", false),
+            (Selection { excluded: globs(&["curl"]), ..everything() }, "/usr/bin/jaeger", false),
+        ] {
+            let verdict = Judge::new(&selection).expect("globs").judge(&process(7, 1, path));
+            let expected = if target { Verdict::Target } else { Verdict::Ignored };
+            assert_eq!(verdict, expected, "{selection:?}: {path}");
+        }
+        let unreadable = ProcessFacts { command: "otelcol".to_owned(), ..process(7, 1, "") };
+        assert_eq!(Judge::new(&everything()).expect("no globs").judge(&unreadable), Verdict::Ignored);
     }
 
     #[test]

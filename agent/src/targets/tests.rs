@@ -57,6 +57,7 @@ fn everything_is_read() {
         cgroup: "/system.slice/cart.service".to_owned(),
         owner: Some("alice".to_owned()),
         runtime: Runtime::Native,
+        instrumented: false,
     };
     assert_eq!(facts, expected);
 }

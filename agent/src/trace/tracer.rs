@@ -14,8 +14,8 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
-    hash::{BuildHasher, Hash},
+    collections::{BinaryHeap, HashMap},
+    hash::BuildHasher,
     mem,
     sync::Arc,
     time::Duration,
@@ -29,6 +29,7 @@ use super::{
     Begun, LINK_METHOD, LinkMethod, ParentSpan, Settings, Span, SpanKind, SpanLink,
     ids::Ids,
     parenting::{Act, Certainty, Confidence, Likely, Outcome, Parenting, Verdict, What},
+    recent::{Recent, Reuse},
 };
 use crate::{
     attribute::Attribute,
@@ -38,7 +39,7 @@ use crate::{
     protocol::{Passed, Request},
     table::Table,
     time::{Moment, Timestamp},
-    vitals::Vitals,
+    vitals::{Fill, Vitals},
 };
 
 /// A request that was just made or received.
@@ -80,9 +81,10 @@ pub struct Tracer {
     servers: HashMap<Join, ExchangeId, FixedState>,
     /// Span ids that CLIENT spans have taken from the headers they sent: a second call with the same header must not
     /// take the same id.
-    adopted: Recent<(TraceId, SpanId)>,
+    adopted: Recent<(TraceId, SpanId), ()>,
     /// Contexts that processes have received: one that a process sends on unchanged is not its own.
-    received: Recent<(u32, TraceId, SpanId)>,
+    received: Recent<(u32, TraceId, SpanId), ()>,
+    reuse: Reuse,
     deadlines: BinaryHeap<Reverse<(Timestamp, ExchangeId)>>,
 }
 
@@ -154,8 +156,9 @@ impl Tracer {
             parenting: Parenting::new(likely_from(Settings::default())),
             clients: HashMap::with_hasher(hasher()),
             servers: HashMap::with_hasher(hasher()),
-            adopted: Recent { known: HashMap::with_hasher(hasher()), order: VecDeque::new() },
-            received: Recent { known: HashMap::with_hasher(hasher()), order: VecDeque::new() },
+            adopted: Recent::new(hasher()),
+            received: Recent::new(hasher()),
+            reuse: Reuse::new(hasher()),
             deadlines: BinaryHeap::new(),
         }
     }
@@ -181,7 +184,13 @@ impl Tracer {
             vitals.lost.requests.add(Reason::TableFull, 1);
             return;
         }
-        let Opened { id, kind, protocol, client, server, connected, request } = opened;
+        let Opened { id, kind, protocol, client, server, connected, mut request } = opened;
+        let grace = if kind == SpanKind::Client { JOIN_WAIT } else { Duration::ZERO };
+        let at = request.first.at;
+        if let Some(spent) = request.context.take_if(|context| self.reuse.is_spent(context, at, grace)) {
+            vitals.links.reused += 1;
+            request.passed.others.push((REUSED, spent));
+        }
         let join = Join { client, server, position: request.position };
         let node = Node {
             kind,
@@ -265,13 +274,18 @@ impl Tracer {
         self.nodes.values().filter(|node| !node.emitted).count()
     }
 
+    /// Exchanges that are remembered: those under way, and those that others may still refer to.
+    pub fn fill(&self) -> Fill {
+        Fill::of("exchanges", self.nodes.len(), self.most, size_of::<Node>() + NODE_HEAP)
+    }
+
     // --- Opening ---
 
     fn server_opened(&mut self, id: ExchangeId, node: Box<Node>, vitals: &mut Vitals, out: &mut Vec<Span>) {
         let (join, first) = (node.join, node.request.first);
         let context = node.request.context.as_ref();
         if let Some(context) = context {
-            self.received.insert((first.task.pid, context.trace, context.parent));
+            self.received.insert((first.task.pid, context.trace, context.parent), ());
         }
         let what = What::Received {
             request: id,
@@ -304,7 +318,7 @@ impl Tracer {
         if let Some(TraceContext { trace, parent, .. }) = context {
             // The parent id in the header is the call's own, if the process minted it.
             let forwarded = self.received.contains(&(first.task.pid, *trace, *parent));
-            node.minted = !forwarded && self.adopted.insert((*trace, *parent));
+            node.minted = !forwarded && self.adopted.insert((*trace, *parent), ());
             if node.minted {
                 node.span = *parent;
             }
@@ -328,7 +342,7 @@ impl Tracer {
         if !self.parenting.looks_for_likely() {
             return 0;
         }
-        self.adopted.known.hasher().hash_one((node.kind, node.protocol, &node.request.name, node.join.server))
+        self.adopted.hasher().hash_one((node.kind, node.protocol, &node.request.name, node.join.server))
     }
 
     /// Tells parenting what the process of an exchange did. The process is the one that read the request, or made the
@@ -668,46 +682,22 @@ fn links(passed: Passed) -> Vec<SpanLink> {
     passed.others.into_iter().map(link).collect()
 }
 
-/// Keys that were seen lately, newest last.
-#[derive(Debug)]
-struct Recent<K> {
-    known: HashMap<K, (), FixedState>,
-    order: VecDeque<K>,
-}
-
-impl<K: Copy + Eq + Hash> Recent<K> {
-    fn contains(&self, key: &K) -> bool {
-        self.known.contains_key(key)
-    }
-
-    /// Whether the key was new, which it is no more.
-    fn insert(&mut self, key: K) -> bool {
-        if self.known.insert(key, ()).is_some() {
-            return false;
-        }
-        self.order.push_back(key);
-        if self.order.len() > MOST_RECENT
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
-    }
-}
-
 /// How long the other end of a connection on this host may take to show up after a request was read: its probe runs
 /// when the write returns, which a busy machine can put off by some tens of milliseconds, and its record may wait
 /// [`crate::stream::assembler::PATIENCE`] for another.
 const JOIN_WAIT: Duration = Duration::from_millis(300);
 
-/// Contexts remembered: those of the last second at 10,000 requests a second, with room.
-const MOST_RECENT: usize = 16 << 10;
-
 /// Room kept for nodes to come: what 10,000 requests/s begin between two looks at the ring, in some 100 KiB.
 const MOST_SPARE: usize = 200;
 
+/// What an exchange has outside of its place in the table: a dozen attributes with their texts, and a link or two.
+const NODE_HEAP: usize = 1 << 10;
+
 /// Where a context came from when it was not written for this request, or which format a link was written in.
 const CONTEXT_SOURCE: &str = "spantap.context.source";
+
+/// The value of [`CONTEXT_SOURCE`] for a header that was used for too many requests.
+const REUSED: &str = "reused";
 
 /// How sure a parent or a link is that was assigned: the share of such words that were right.
 const LINK_CONFIDENCE: &str = "spantap.link.confidence";
@@ -715,7 +705,7 @@ const LINK_CONFIDENCE: &str = "spantap.link.confidence";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{event::SocketId, protocol::Key, time::Task};
+    use crate::{event::SocketId, protocol::Key, time::Task, trace::recent::MOST_USES};
 
     /// A stage on which exchanges open and close. An exchange is named by a letter; `wire` numbers the request both of
     /// whose ends carry it.
@@ -927,6 +917,23 @@ mod tests {
         play.says("A<?(header) B<b(socket) b<A(header)");
         let server = play.spans.iter().find(|span| &*span.name == "B").expect("B was emitted");
         assert_eq!(server.attributes, [Attribute::new(CONTEXT_SOURCE, "passthrough")]);
+    }
+
+    #[test]
+    fn a_header_that_stands_in_everything_does_not_make_one_trace_of_it() {
+        let mut play = play();
+        for wire in 1..=MOST_USES + 1 {
+            play = play.open(SpanKind::Server, 'A', T1, wire, context(7, 8)).end('A', T1).wait_ms(400);
+        }
+        let [.., before, last] = &play.spans[..] else { panic!("spans") };
+        assert_eq!((before.trace, before.parent.map(|parent| parent.id)), (TraceId([7; 16]), Some(SpanId([8; 8]))));
+        assert_eq!((last.trace == before.trace, last.parent, last.begun), (false, None, Begun::Here));
+        let link = SpanLink {
+            trace: TraceId([7; 16]),
+            span: SpanId([8; 8]),
+            attributes: vec![Attribute::new(CONTEXT_SOURCE, REUSED)],
+        };
+        assert_eq!((&last.links, play.vitals.links.reused), (&vec![link], 1));
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(crate) struct Case {
     needs: &'static [&'static str],
     run: Run,
     /// Whether it starts the agent itself.
-    late: bool,
+    pub(crate) late: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -65,11 +65,7 @@ impl Case {
         if !self.late {
             ground.watch()?;
         }
-        let held = match self.run {
-            Run::Script(script) => script.hold(&mut ground),
-            Run::Code(code) => code(&mut ground),
-        };
-        match (held, ground.verdict()) {
+        match (self.hold(&mut ground), ground.verdict()) {
             (Ok(()), verdict) => verdict,
             // What the agent has seen of a case that was not held to its end says the most about why.
             (Err(why), Ok(mut verdict)) => {
@@ -77,6 +73,13 @@ impl Case {
                 Ok(verdict)
             }
             (Err(why), Err(_)) => Err(why),
+        }
+    }
+    /// Makes its traffic on a ground that is watched already, unless the case is late.
+    pub(crate) fn hold(&self, ground: &mut Ground) -> Result<(), String> {
+        match self.run {
+            Run::Script(script) => script.hold(ground),
+            Run::Code(code) => code(ground),
         }
     }
 }

@@ -74,6 +74,29 @@ impl Ground {
         self.ports[1 + index]
     }
 
+    /// All of its ports.
+    pub(crate) fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
+    /// Takes an agent that watches its ports, and maybe those of other cases.
+    pub(crate) fn borrow(&mut self, agent: Agent) {
+        self.agent = Some(agent);
+    }
+
+    /// Gives it back, with the truths of the case, once all that is expected is shown. Nothing is given back of a case
+    /// that has to be judged by itself.
+    pub(crate) fn give_back(mut self) -> Result<(Agent, Vec<Truth>), String> {
+        if self.joined || !self.left_alone.is_empty() {
+            return Err("what it expects is judged by the agent's whole account".to_owned());
+        }
+        if !self.await_spans(SHOW_DEADLINE)? {
+            return Err(format!("not shown {SHOW_DEADLINE:?} after the end"));
+        }
+        let agent = self.agent.take().ok_or("the case never started the agent")?;
+        Ok((agent, self.truths))
+    }
+
     /// Starts the agent, unless it runs.
     pub(crate) fn watch(&mut self) -> Result<(), String> {
         if self.agent.is_none() {

@@ -136,7 +136,9 @@ pub(crate) fn judge(case: &str, truths: &[Truth], report: &Report) -> Verdict {
 
 /// Whether `span` is one of the request that `truth` is about.
 pub(crate) fn is_of(span: &Span, truth: &Truth) -> bool {
-    span.kind == truth.kind && (span.path.contains(&truth.id) || span.host.starts_with(&truth.id))
+    // A case's name may be the end of another's.
+    let in_path = || span.path.split('/').any(|part| part.starts_with(&truth.id));
+    span.kind == truth.kind && (in_path() || span.host.starts_with(&truth.id))
 }
 
 fn wrong_facts(truth: &Truth, span: &Span) -> Vec<String> {

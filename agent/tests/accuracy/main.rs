@@ -6,6 +6,8 @@
 //! missing, doubled or wrong, or in which the agent's account is not what it has to be. Truth is what the case itself
 //! did and when; nothing here looks inside the agent.
 //!
+//! Where starting an agent takes long, which is in an emulated machine, `SPANTAP_ACCURACY_TOGETHER` lets cases share one.
+//!
 //! `SPANTAP_ACCURACY` chooses: nothing for the quick cases, `all`, or names separated by commas (a name chooses all that
 //! contain it). `SPANTAP_ACCURACY_JSON` is where the rows go. `cargo xtask accuracy capture` sets both.
 
@@ -21,6 +23,7 @@ mod answerer;
 mod asker;
 mod case;
 mod cases;
+mod company;
 mod ground;
 mod judge;
 mod programs;
@@ -34,7 +37,7 @@ use std::{
     collections::BTreeSet,
     env, fs,
     io::{Write, stderr},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -56,11 +59,14 @@ fn what_is_captured_is_exact() {
     }
     let tier = tier().unwrap_or_else(|why| panic!("{why}"));
     let (mut verdicts, mut failures) = (Vec::new(), Vec::new());
+    let (mut chosen, missing): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|case| case.missing_program().is_none());
+    for case in missing {
+        say(&format!("SKIPPED {}: {} is not installed", case.name, case.missing_program().unwrap_or_default()));
+    }
+    if env::var_os("SPANTAP_ACCURACY_TOGETHER").is_some() {
+        chosen = together(tier, chosen, &mut verdicts);
+    }
     for case in chosen {
-        if let Some(program) = case.missing_program() {
-            say(&format!("SKIPPED {}: {program} is not installed", case.name));
-            continue;
-        }
         let start = Instant::now();
         let verdict = case.run().unwrap_or_else(|why| Verdict::not_run(case.name, why));
         let verdict = match shortfall(tier, case.name) {
@@ -107,6 +113,27 @@ fn every_case_has_a_name_of_its_own() {
     assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
     let plain = |name: &&str| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b));
     assert!(names.iter().all(plain), "a name is part of paths and command lines: {names:?}");
+}
+
+/// Runs those cases in company that can be. Out: those that are left to be run alone.
+fn together(tier: Tier, chosen: Vec<Case>, verdicts: &mut Vec<(Verdict, Duration)>) -> Vec<Case> {
+    let (fit, mut alone): (Vec<_>, Vec<_>) =
+        chosen.into_iter().partition(|case| !case.late && shortfall(tier, case.name).is_none());
+    for cases in fit.chunks(company::MOST) {
+        let start = Instant::now();
+        match company::run(cases) {
+            Ok(passed) => {
+                let each = start.elapsed() / cases.len() as u32;
+                passed.iter().for_each(|verdict| say(&format!("CASE {} passed", verdict.row.case)));
+                verdicts.extend(passed.into_iter().map(|verdict| (verdict, each)));
+            }
+            Err(why) => {
+                say(&format!("CASE {} and {} more are run one by one: {why}", cases[0].name, cases.len() - 1));
+                alone.extend(cases);
+            }
+        }
+    }
+    alone
 }
 
 /// The tier in which the agent watches here: the one that is forced, or the one it says.

@@ -38,6 +38,13 @@ pub(crate) const SHORTFALLS: &[Shortfall] = &[
         account: Account::Lost("unsupported_path"),
     },
     Shortfall {
+        tier: Tier::B,
+        cases: &["reader-blocked-before-the-agent"],
+        why: "the exit of a function is seen only where its entry came after the trampoline: what a thread reads that was \
+              blocked in the call when the agent started is not, once for each such thread",
+        account: Account::Unseen,
+    },
+    Shortfall {
         tier: Tier::C,
         cases: URING,
         why: "io_uring moves bytes outside of any system call whose result would tell",

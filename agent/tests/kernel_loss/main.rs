@@ -435,6 +435,55 @@ fn an_agent_that_exceeds_its_budget_does_less_and_later_more_again() {
     assert!(unseen <= losses.records.total(), "{unseen} requests were not seen: {:#?}", account.summary);
 }
 
+#[test]
+fn a_configuration_that_is_read_while_nothing_is_watched_holds_when_something_is_again() {
+    let Some(server) = server() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("c.yaml");
+    // This process is both ends of its requests.
+    fs::write(&file, "exclude: ['kernel_loss-*']").expect("a file");
+    let listen = format!("127.0.0.1:{}", process::free_port().expect("a free port"));
+    let file_name = file.to_str().expect("temporary folders have plain names");
+    let mut command = command(server.port(), &["--print", "json", "--config", file_name], "calm=5000");
+    command.env("SPANTAP_BUDGET_ENABLED", "true").env("SPANTAP_BUDGET_CPU", "200");
+    command.env("SPANTAP_METRICS_LISTEN", &listen);
+    let mut agent = Agent::of(&mut command, Reader::Eager);
+    server.ask(1, 10);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            // Answering them takes more than the budget, whatever is watched.
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    scrape(&listen);
+                }
+            });
+        }
+        // Also when a wait fails: the scope ends with its threads.
+        let _ended = Ended(&over);
+        agent.await_word("from counted to detached");
+    });
+    fs::write(&file, "exclude: []").expect("a file");
+    agent.signal(libc::SIGHUP);
+    agent.await_word("selection as it says now");
+    agent.await_word("from detached to counted");
+    agent.await_word("from sampled to full");
+    await_sight(&agent, &server);
+    let account = agent.stop(libc::SIGINT);
+    account.is_right();
+    let said = |part: &str| account.said.iter().position(|line| line.contains(part));
+    assert!(said("selection as it says now") < said("from detached to counted"), "{:#?}", account.said);
+    assert_eq!(account.summary.steps.rung, 0, "{:#?}", account.summary);
+}
+
+/// Asks for the agent's numbers.
+fn scrape(at: &str) {
+    let Ok(mut stream) = TcpStream::connect(at) else { return };
+    let asked = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    // The agent may have no place for another one.
+    let _ = asked.and_then(|()| std::io::copy(&mut stream, &mut std::io::sink()));
+}
+
 /// Says so when it goes.
 struct Ended<'a>(&'a AtomicBool);
 

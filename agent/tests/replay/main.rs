@@ -3,6 +3,7 @@
 //! they become. No kernel, no clock.
 
 mod stage;
+mod vendors;
 
 use stage::{CURL, SHOP, STOCK, stage};
 

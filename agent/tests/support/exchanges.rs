@@ -77,7 +77,7 @@ fn said_over(link: Link, request: &str, response: &str, missing: u64) -> Vec<Att
 /// Tells everything.
 fn disclosure() -> Arc<Disclosure> {
     let tenant = || vec!["x-tenant".to_owned()];
-    let headers = || Headers { request_headers: tenant(), response_headers: tenant() };
+    let headers = || Headers { request_headers: tenant(), response_headers: tenant(), ..Headers::default() };
     let capture = Capture { server: headers(), client: headers(), body_sizes: true };
     Arc::new(Disclosure::new(&Settings { capture, ..Settings::default() }).expect("good settings"))
 }

@@ -149,6 +149,7 @@ pub(crate) const NEEDS: &[Need] = &[
     for_backends("prometheus", "scrapes the agent (without systemd nothing starts it)", "prometheus", &["prometheus"]),
     for_bench("nginx for the bench", "the server at saturation", "nginx", &["nginx"]),
     for_bench("wrk", "the load that saturates it", "wrk", &["wrk"]),
+    for_bench("perf", "samples of where the agent's time goes", "perf", &["linux-perf"]),
     program("valgrind", "counts the instructions of an exchange", Purpose::Lint, "valgrind", &["valgrind"]),
     Need {
         name: "qemu",

@@ -185,6 +185,24 @@ fn a_number_given_away_within_the_grace_belongs_to_its_new_owner() {
 }
 
 #[test]
+fn a_process_that_exports_its_own_spans_is_told_once_and_stays_known() {
+    let mut resources = Resources::new(host());
+    resources.learn(&facts(42, "/usr/bin/cart"), START);
+    assert!(!resources.resource(42, START).instrumented);
+    resources.exports(42);
+    resources.exports(42);
+    resources.learn(&ProcessFacts { instrumented: true, ..facts(43, "/usr/bin/shop") }, START);
+    // The same process shows another socket; then its number belongs to somebody else.
+    resources.learn(&facts(42, "/usr/bin/cart"), START);
+    let told: Vec<_> = resources.instrumented().map(|resource| resource.service.to_string()).collect();
+    assert_eq!(told, ["cart", "shop"]);
+    assert!(resources.resource(42, START).instrumented);
+    resources.learn(&ProcessFacts { id: ProcessId { pid: 42, started: 2_000 }, ..facts(42, "/usr/bin/shop") }, START);
+    assert!(!resources.resource(42, START).instrumented);
+    assert_eq!(resources.instrumented().count(), 0);
+}
+
+#[test]
 fn the_table_is_bounded_and_ended_processes_make_room_first() {
     let mut resources = Resources::new(host());
     let full = u32::try_from(MAX_PROCESSES).expect("thousands");

@@ -95,6 +95,30 @@ impl Repeated {
     }
 }
 
+/// What a request's method is called.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Called {
+    /// As the conventions do.
+    Conventional(Method),
+    /// By the name that it has, since an operator says so.
+    Chosen,
+    /// Not by name.
+    Other,
+}
+
+impl Called {
+    /// The method of `head`. "If this override is done via environment variable, then the environment variable MUST be named
+    /// OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS […]. This list MUST be a full override of the default known methods".
+    /// <https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client-span>
+    pub(super) fn of(head: &RequestHead<'_>, connection: &Connection) -> Self {
+        match (connection.disclosure.knows_method(connection.link.role, head.token), head.method) {
+            (Some(false), _) | (None, Method::Other) => Self::Other,
+            (Some(true), Method::Other) => Self::Chosen,
+            (Some(true) | None, method) => Self::Conventional(method),
+        }
+    }
+}
+
 /// Attributes known from a request, for a span of the kind that the connection's role makes.
 pub(super) fn of_request(head: &RequestHead<'_>, connection: &mut Connection) -> Vec<Attribute> {
     // The response's are added to them, and a route.
@@ -102,9 +126,13 @@ pub(super) fn of_request(head: &RequestHead<'_>, connection: &mut Connection) ->
     let later = MAX_RESPONSE_ATTRIBUTES + ROUTE_ATTRIBUTES;
     let mut attributes = Vec::with_capacity(MAX_REQUEST_ATTRIBUTES + of_unix + later);
     let mut add = |key, value: Value| attributes.push(Attribute::new(key, value));
-    add(HTTP_REQUEST_METHOD, head.method.label().into());
-    if head.method == Method::Other {
-        add(HTTP_REQUEST_METHOD_ORIGINAL, text(head.token));
+    match Called::of(head, connection) {
+        Called::Conventional(method) => add(HTTP_REQUEST_METHOD, method.label().into()),
+        Called::Chosen => add(HTTP_REQUEST_METHOD, text(head.token)),
+        Called::Other => {
+            add(HTTP_REQUEST_METHOD, Method::Other.label().into());
+            add(HTTP_REQUEST_METHOD_ORIGINAL, text(head.token));
+        }
     }
     let target = Target::parse(head.method, head.target);
     match connection.link.role {

@@ -26,7 +26,7 @@ pub(super) const CASES: &[Case] = &[
     Case::code("nginx-to-python-over-unix", proxied).needs(&["nginx", "python3"]).late().quick(),
     Case::code("nginx-to-fastcgi-over-unix", fastcgi).needs(&["nginx", "python3"]).late(),
     Case::code("nginx-to-php-fpm-over-unix", php_fpm).needs(&["nginx", "php-fpm"]).late(),
-    Case::code("tls-neighbour", tls).needs(&["openssl"]),
+    Case::code("tls-neighbour", tls).needs(&["openssl"]).late(),
 ];
 
 /// A request to nginx, which asks a service behind a unix socket under another id.
@@ -99,6 +99,7 @@ fn behind_fastcgi(
 
 /// A TLS server and its client next to an exchange of ours.
 fn tls(ground: &mut Ground) -> Result<(), String> {
+    ground.watch()?;
     let directory = TempDir::new().map_err(|e| format!("temporary directory: {e}"))?;
     let (key, certificate) = (directory.path().join("key"), directory.path().join("certificate"));
     let openssl = |arguments: &[&str]| {

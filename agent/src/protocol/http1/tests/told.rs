@@ -41,6 +41,7 @@ fn header_fields_are_told_if_they_are_asked_for() {
     let headers = Headers {
         request_headers: list(&["X-Tenant", "accept", "referer", "authorization", "x-none"]),
         response_headers: list(&["X-Cache", "set-cookie"]),
+        ..Headers::default()
     };
     let capture = Capture { server: headers, ..Capture::default() };
     let redact = Redact { emails: true, ..Redact::default() };
@@ -135,5 +136,41 @@ fn sizes_of_bodies_are_told_where_all_of_them_was_seen() {
         assert_eq!(sizes, expected, "{request:?} {response:?}");
         let unasked = told(&Settings::default(), Side::Server, &parts, &["http.request.body", "http.response.body"]);
         assert_eq!(unasked, [""; 0]);
+    }
+}
+
+#[test]
+fn methods_have_the_names_that_an_operator_knows() {
+    let known = |server: &[&str]| Settings {
+        capture: Capture {
+            server: Headers {
+                known_methods: server.iter().map(|name| (*name).to_owned()).collect(),
+                ..Headers::default()
+            },
+            ..Capture::default()
+        },
+        ..Settings::default()
+    };
+    let other =
+        |name: &str| vec!["http.request.method=_OTHER".to_owned(), format!("http.request.method_original={name}")];
+    for (methods, method, expected) in [
+        (&[][..], "GET", vec!["http.request.method=GET".to_owned()]),
+        (&[], "PURGE", other("PURGE")),
+        (&["PURGE"], "PURGE", vec!["http.request.method=PURGE".to_owned()]),
+        // A list takes the place of the conventions' methods, and their case matters.
+        (&["PURGE"], "GET", other("GET")),
+        (&["PURGE", "GET"], "GET", vec!["http.request.method=GET".to_owned()]),
+        (&["purge"], "PURGE", other("PURGE")),
+    ] {
+        let request = format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let parts = [(Side::Client, &*request), (Side::Server, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")];
+        assert_eq!(
+            told(&known(methods), Side::Server, &parts, &["http.request.method"]),
+            expected,
+            "{methods:?} {method}"
+        );
+        // Of the other side nothing was said.
+        let usual = told(&Settings::default(), Side::Client, &parts, &["http.request.method"]);
+        assert_eq!(told(&known(methods), Side::Client, &parts, &["http.request.method"]), usual);
     }
 }
