@@ -172,6 +172,7 @@ mod tests {
             name: "GET".into(),
             first: Moment::default(),
             position: 0,
+            digest: 0,
             context: None,
             passed: crate::protocol::Passed::default(),
             attributes: vec![],

@@ -113,6 +113,8 @@ pub struct Request {
     pub first: Moment,
     /// Position of its first byte in the client's stream: the same number at both ends of the connection.
     pub position: u32,
+    /// Of the bytes that both ends see of it: equal at both, and hardly ever for two different requests.
+    pub digest: u64,
     /// The trace it says it belongs to.
     pub context: Option<TraceContext>,
     /// What else it says about where it comes from; most requests say nothing.

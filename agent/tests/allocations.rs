@@ -36,12 +36,13 @@ const COUNTED: usize = 2_000;
 /// The request of `curl`.
 const PLAIN: &str = "GET /users/42 HTTP/1.1\r\nHost: shop:8080\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n";
 
-/// The request of a browser behind a proxy that takes part in the trace.
+/// The request of a browser behind a proxy that takes part in the trace. It is not sampled, for one header in so many requests
+/// would not be believed otherwise.
 const RICH: &str = "GET /search?q=shoes&page=2&token=abc HTTP/1.1\r\nHost: shop.example\r\n\
     User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36\r\n\
     Accept: text/html,application/xhtml+xml\r\nAccept-Encoding: gzip, br\r\nAccept-Language: en\r\n\
     X-Forwarded-For: 203.0.113.7, 10.0.0.1\r\nX-Forwarded-Proto: https\r\n\
-    traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03\r\ntracestate: vendor=value\r\n\
+    traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-02\r\ntracestate: vendor=value\r\n\
     Cookie: session=0123456789abcdef\r\n\r\n";
 
 const OK: &str = "HTTP/1.1 200 OK\r\nServer: nginx\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello";

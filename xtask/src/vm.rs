@@ -316,10 +316,9 @@ fn boot(image: &Image, tiers: &[&str], extent: &Extent, programs: &Programs, ini
         MEMORY
     };
     command
-        // TCG works everywhere, in CI too. One thread for both processors, and no cmpxchg16b: with a thread for each, QEMU 7.2
-        // was seen to run into a jump that the other processor was writing, and to return from that instruction with
-        // half a pointer in the flags.
-        .args(["-accel", "tcg,thread=single", "-cpu", "max,cx16=off", "-smp", "2", "-m", &memory.to_string()])
+        // TCG works everywhere, in CI too. One thread for both processors: with one for each, QEMU 7.2 was seen to run into a
+        // jump that the other processor was writing, and to return from a cmpxchg16b with half a pointer in the flags.
+        .args(["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2", "-m", &memory.to_string()])
         .args(["-nographic", "-no-reboot", "-nic", "none"])
         .args(["-append", &parameters])
         .arg("-kernel")

@@ -41,12 +41,14 @@ pub(super) fn play(exchanges: u32, mut take: impl FnMut(&Input<'_>, WallOffset))
             }
         }
         // Positions of this exchange: all before it on this connection were as long.
-        let (asked, answered) = (turn * length(REQUEST), turn * length(RESPONSE));
+        let begun = begin(connection);
+        let (asked, answered) =
+            (begun.wrapping_add(turn * length(REQUEST)), begun.wrapping_add(turn * length(RESPONSE)));
         for (end, bytes, position, opposite) in [
             (ends[0], REQUEST, asked, answered),
             (ends[1], REQUEST, asked, answered),
-            (ends[1], RESPONSE, answered, asked + length(REQUEST)),
-            (ends[0], RESPONSE, answered, asked + length(REQUEST)),
+            (ends[1], RESPONSE, answered, asked.wrapping_add(length(REQUEST))),
+            (ends[0], RESPONSE, answered, asked.wrapping_add(length(REQUEST))),
         ] {
             now += STEP_NS;
             take(&Input::Record(&end.moved(now, bytes, position, opposite)), WALL);
@@ -69,19 +71,37 @@ struct End {
     peer: Endpoint,
     origin: Origin,
     requests: Direction,
+    /// Where both of its streams begin.
+    begun: u32,
 }
 
 impl End {
     fn of_client(connection: u32) -> Self {
         let (local, peer) = ends(connection);
         let socket = SocketId(2 * u64::from(connection) + 1);
-        Self { pid: CLIENT, socket, local, peer, origin: Origin::Connected, requests: Direction::Write }
+        Self {
+            pid: CLIENT,
+            socket,
+            local,
+            peer,
+            origin: Origin::Connected,
+            requests: Direction::Write,
+            begun: begin(connection),
+        }
     }
 
     fn of_server(connection: u32) -> Self {
         let (peer, local) = ends(connection);
         let socket = SocketId(2 * u64::from(connection) + 2);
-        Self { pid: SERVER, socket, local, peer, origin: Origin::Accepted, requests: Direction::Read }
+        Self {
+            pid: SERVER,
+            socket,
+            local,
+            peer,
+            origin: Origin::Accepted,
+            requests: Direction::Read,
+            begun: begin(connection),
+        }
     }
 
     fn introduction(&self, now: u64) -> Vec<u8> {
@@ -93,8 +113,8 @@ impl End {
             local: self.local,
             peer: self.peer,
             netns: 1,
-            read_position: 0,
-            write_position: 0,
+            read_position: self.begun,
+            write_position: self.begun,
             origin: self.origin,
             requests: self.requests,
             protocol: Guess::Http1,
@@ -125,6 +145,12 @@ impl End {
     fn moment(&self, now: u64) -> Moment {
         Moment { at: Timestamp(now), task: Task { pid: self.pid, tid: self.pid, ..Task::default() } }
     }
+}
+
+/// Where the streams of a connection begin: no two in the same place, as with TCP's sequence numbers.
+fn begin(connection: u32) -> u32 {
+    // 2^32 divided by the golden ratio, which spreads neighbours.
+    connection.wrapping_mul(0x9E37_79B1)
 }
 
 fn ends(connection: u32) -> (Endpoint, Endpoint) {

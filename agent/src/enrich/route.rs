@@ -312,11 +312,11 @@ impl Leaf {
 
 /// The segments of `path`, which begins with a slash: each judged, and no more than [`MOST_SEGMENTS`].
 fn segments(path: &str) -> SmallVec<[Segment<'_>; MOST_SEGMENTS + 1]> {
-    let all = || path[1..].split('/');
-    let count = all().count();
+    // Each slash begins one.
+    let count = memchr::memchr_iter(b'/', path.as_bytes()).count();
     let mut before = "";
     let mut segments = SmallVec::new();
-    for (index, segment) in all().take(MOST_SEGMENTS).enumerate() {
+    for (index, segment) in path[1..].split('/').take(MOST_SEGMENTS).enumerate() {
         segments.push(judge(segment, Place { index, before, last: index + 1 == count }));
         before = segment;
     }

@@ -48,8 +48,9 @@ mod propagation;
 mod redact;
 mod uri;
 
-use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
+use std::{collections::VecDeque, hash::BuildHasher, mem, sync::Arc, time::Duration};
 
+use foldhash::fast::FixedState;
 use spantap_common::{endpoint::Endpoint, loss::Reason};
 
 use self::{
@@ -501,7 +502,9 @@ impl Http1 {
         let body = (framing == Framing::None).then_some(0);
         self.waiting.push_back(Waiting { method: Some(method), reported: true, first, body });
         let name = named.map_or_else(|chosen| chosen, |method| self.name_of(method));
-        out.push(Message::Request(Request { key: Key::InOrder, name, first, position, context, passed, attributes }));
+        let digest = FixedState::default().hash_one(text);
+        let request = Request { key: Key::InOrder, name, first, position, digest, context, passed, attributes };
+        out.push(Message::Request(request));
         if doubtful {
             self.answer = Some(Answer::at(first));
             self.response_lost(Reason::Gap, None, out)?;

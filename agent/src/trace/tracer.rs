@@ -88,12 +88,15 @@ pub struct Tracer {
     deadlines: BinaryHeap<Reverse<(Timestamp, ExchangeId)>>,
 }
 
-/// Both ends of one request see it on the same connection, beginning at the same TCP sequence number.
+/// What both ends of one request see alike.
+///
+/// Of TCP that is the sequence number at which it begins, a number drawn anew for each connection, and its bytes. Addresses
+/// do not count: between a process and a Kubernetes service, or another port of a container's host, the kernel rewrites
+/// them on the way. Of unix sockets, whose bytes are counted from 0, it is the two sockets themselves.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 struct Join {
-    client: Endpoint,
-    server: Endpoint,
     position: u32,
+    digest: u64,
 }
 
 #[derive(Debug)]
@@ -101,6 +104,7 @@ struct Node {
     kind: SpanKind,
     protocol: &'static str,
     join: Join,
+    server: Endpoint,
     request: Request,
     closed: Option<Closed>,
     span: SpanId,
@@ -191,11 +195,13 @@ impl Tracer {
             vitals.links.reused += 1;
             request.passed.others.push((REUSED, spent));
         }
-        let join = Join { client, server, position: request.position };
+        let ends = client.is_unix().then_some((client, server));
+        let digest = ends.map_or(request.digest, |ends| self.adopted.hasher().hash_one((ends, request.digest)));
         let node = Node {
             kind,
             protocol,
-            join,
+            join: Join { position: request.position, digest },
+            server,
             closed: None,
             span: self.ids.span(),
             trace: request.context.as_ref().map(Trace::from),
@@ -342,7 +348,7 @@ impl Tracer {
         if !self.parenting.looks_for_likely() {
             return 0;
         }
-        self.adopted.hasher().hash_one((node.kind, node.protocol, &node.request.name, node.join.server))
+        self.adopted.hasher().hash_one((node.kind, node.protocol, &node.request.name, node.server))
     }
 
     /// Tells parenting what the process of an exchange did. The process is the one that read the request, or made the
@@ -634,7 +640,7 @@ impl Tracer {
             attributes,
             links: links(mem::take(&mut node.request.passed)).into_iter().chain(mem::take(&mut node.links)).collect(),
             task: node.request.first.task,
-            port: node.join.server.port,
+            port: node.server.port,
         });
         let still_sought = node.kind == SpanKind::Client && self.clients.get(&node.join) == Some(&id);
         if still_sought {
@@ -714,10 +720,13 @@ mod tests {
         vitals: Vitals,
         spans: Vec<Span>,
         now_ms: u64,
+        /// Addresses of the client and the server of what is opened next.
+        ends: (Endpoint, Endpoint),
     }
 
     fn play() -> Play {
-        Play { tracer: Tracer::new([7; 32], 1024), vitals: Vitals::default(), spans: Vec::new(), now_ms: 1_000 }
+        let ends = (Endpoint::v4([127, 0, 0, 1], 40_000), Endpoint::v4([127, 0, 0, 1], 80));
+        Play { tracer: Tracer::new([7; 32], 1024), vitals: Vitals::default(), spans: Vec::new(), now_ms: 1_000, ends }
     }
 
     fn task(pid: u32, tid: u32) -> Task {
@@ -749,20 +758,27 @@ mod tests {
                 id: id(letter),
                 kind,
                 protocol: "http",
-                client: Endpoint::v4([127, 0, 0, 1], 40_000),
-                server: Endpoint::v4([127, 0, 0, 1], 80),
+                client: self.ends.0,
+                server: self.ends.1,
                 connected: None,
                 request: Request {
                     key: Key::InOrder,
                     name: letter.to_string().into(),
                     first: Moment { at, task: by },
                     position: wire,
+                    digest: 7,
                     context,
                     passed: Passed::default(),
                     attributes: Vec::new(),
                 },
             };
             self.tracer.opened(opened, &mut self.vitals, &mut self.spans);
+            self
+        }
+
+        /// What comes next is on connections between `client` and `server`.
+        fn between(mut self, client: Endpoint, server: Endpoint) -> Self {
+            self.ends = (client, server);
             self
         }
 
@@ -847,6 +863,40 @@ mod tests {
     fn the_ends_of_a_connection_may_show_up_in_any_order() {
         play().serve('A', T1, 1).call('a', OTHER, 1).end('A', T1).end('a', OTHER).wait_ms(150).says("A<a(socket) a<-");
         play().call('a', OTHER, 1).end('a', OTHER).serve('A', T1, 1).end('A', T1).wait_ms(150).says("A<a(socket) a<-");
+    }
+
+    #[test]
+    fn addresses_may_be_rewritten_between_the_two_ends() {
+        let [inner, outer, service, pod] = [40_000, 41_000, 80, 8080].map(|port| Endpoint::v4([10, 0, 0, 1], port));
+        play()
+            .between(inner, service)
+            .call('a', OTHER, 1)
+            .between(outer, pod)
+            .serve('A', T1, 1)
+            .end('A', T1)
+            .end('a', OTHER)
+            .wait_ms(150)
+            .says("A<a(socket) a<-");
+    }
+
+    #[test]
+    fn unix_sockets_that_count_from_the_same_place_are_told_apart_by_themselves() {
+        let [a, b, c, d] = [1, 2, 3, 4].map(Endpoint::unix);
+        play()
+            .between(a, b)
+            .call('a', OTHER, 1)
+            .between(c, d)
+            .call('b', OTHER, 1)
+            .between(a, b)
+            .serve('A', T1, 1)
+            .between(c, d)
+            .serve('B', T2, 1)
+            .end('A', T1)
+            .end('B', T2)
+            .end('a', OTHER)
+            .end('b', OTHER)
+            .wait_ms(150)
+            .says("A<a(socket) B<b(socket) a<- b<-");
     }
 
     #[test]

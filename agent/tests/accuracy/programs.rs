@@ -117,9 +117,16 @@ impl Runtime {
     }
 }
 
-/// Whether a program is on the path.
+/// Whether a program is on the path, and does what it is for: a kernel may have no tables for `iptables`.
 pub(crate) fn is_installed(program: &str) -> bool {
-    installed(program).is_some()
+    installed(program).is_some() && (program != "iptables" || has_tables())
+}
+
+/// Asks in a network namespace of its own: the first question makes the tables.
+fn has_tables() -> bool {
+    let mut command = Command::new("unshare");
+    command.args(["--net", "iptables", "-w", "-t", "nat", "-S"]).stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 /// Where `program` is. Debian has the version in some names: `php-fpm8.2`.

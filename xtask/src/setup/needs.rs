@@ -144,6 +144,7 @@ pub(crate) const NEEDS: &[Need] = &[
         otherwise: "install PHP-FPM, as /usr/sbin/php-fpm with or without its version",
     },
     on_path("curl", "the first client of the services", &["curl"]),
+    on_path("iptables", "rewrites addresses between a client and its service", &["iptables"]),
     for_backends("java", "runs Zipkin", "java", &["default-jre-headless"]),
     for_backends("maven", "fetches Zipkin", "mvn", &["maven"]),
     for_backends("prometheus", "scrapes the agent (without systemd nothing starts it)", "prometheus", &["prometheus"]),

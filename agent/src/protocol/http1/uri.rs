@@ -4,6 +4,8 @@
 //! In: text from a request line or a header. Out: its parts, borrowed. It decodes and normalises nothing, and refuses
 //! nothing: what cannot be taken apart is one part.
 
+use memchr::memchr;
+
 use super::Method;
 
 /// The four forms of a request target (RFC 9112 section 3.2).
@@ -43,7 +45,7 @@ impl<'a> Target<'a> {
             return Self::Asterisk;
         }
         // A fragment is no part of a request target; one that a client sends all the same may hold a token.
-        let target = target.split_once('#').map_or(target, |(target, _)| target);
+        let target = memchr(b'#', target.as_bytes()).map_or(target, |end| &target[..end]);
         // Nearly all targets are paths, which no scheme begins like.
         if !target.starts_with('/')
             && let Some((scheme, rest)) = target.split_once("://")
@@ -96,8 +98,8 @@ pub(super) fn is_scheme(text: &str) -> bool {
 }
 
 fn path_and_query(text: &str) -> (&str, Option<&str>) {
-    match text.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
+    match memchr(b'?', text.as_bytes()) {
+        Some(end) => (&text[..end], Some(&text[end + 1..])),
         None => (text, None),
     }
 }

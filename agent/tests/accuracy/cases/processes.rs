@@ -26,6 +26,7 @@ pub(super) const CASES: &[Case] = &[
     Case::code("processes-of-milliseconds", short_lives).needs(&["cc"]).quick(),
     Case::code("process-id-used-again", reused_pid).needs(&["cc", "rustc"]),
     Case::code("equal-addresses-in-namespaces", equal_addresses).needs(&["python3"]),
+    Case::code("addresses-rewritten-on-the-way", rewritten_addresses).needs(&["python3", "iptables"]),
 ];
 
 /// Fifty processes, each of which connects, asks, reads and ends.
@@ -86,8 +87,22 @@ fn called(ground: &mut Ground, answerer: &Answerer, runtime: Runtime) -> Result<
 
 /// Three network namespaces in which the same addresses and ports talk at the same time.
 fn equal_addresses(ground: &mut Ground) -> Result<(), String> {
+    let port = ground.port(0).to_string();
+    talk_in_namespaces(ground, 3, &["alone", &port])
+}
+
+/// A client that talks to a port where nobody listens, as one that calls a Kubernetes service does: the kernel rewrites both
+/// addresses and the port.
+fn rewritten_addresses(ground: &mut Ground) -> Result<(), String> {
+    ground.expect_joined();
+    let [port, called] = [0, 1].map(|index| ground.port(index).to_string());
+    talk_in_namespaces(ground, 1, &["rewritten", &port, &called])
+}
+
+/// Several processes, each a service and its client in a network namespace of their own.
+fn talk_in_namespaces(ground: &mut Ground, count: usize, arguments: &[&str]) -> Result<(), String> {
     let mut all = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..count {
         let paths: Vec<(String, String)> = (0..3)
             .map(|_| {
                 let id = ground.id();
@@ -96,7 +111,7 @@ fn equal_addresses(ground: &mut Ground) -> Result<(), String> {
             })
             .collect();
         let mut command: Command = Runtime::Python.command()?;
-        command.args(["alone", &ground.port(0).to_string()]).args(paths.iter().map(|(path, _)| path));
+        command.args(arguments).args(paths.iter().map(|(path, _)| path));
         let process = Process::start("a namespace", command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
         all.push((process, paths));
     }

@@ -2,7 +2,8 @@
 """service.py serve PORT [fork|prefork]: answers as ../programs.rs says, with http.server.
 service.py call PORT PATH...: asks with http.client, on one connection.
 service.py pool PORT PATH...: asks with the same, on four connections with a thread each.
-service.py alone PORT PATH...: does both, in a network namespace of its own; prints each exchange's times."""
+service.py alone PORT PATH...: does both, in a network namespace of its own; prints each exchange's times.
+service.py rewritten PORT CALLED PATH...: the same, but calls another port and address than the service's."""
 
 import concurrent.futures
 import ctypes
@@ -12,6 +13,7 @@ import os
 import socket
 import socketserver
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -91,6 +93,23 @@ def pool(port, paths):
 
 
 def alone(port, paths):
+    enter_a_namespace()
+    # The same client port in each namespace.
+    talk_to_oneself(port, port, paths)
+
+
+def rewritten(port, called_and_paths):
+    called, *paths = called_and_paths
+    enter_a_namespace()
+    for rule in (
+        ["OUTPUT", "--dport", called, "-j", "DNAT", "--to-destination", f"127.0.0.1:{port}"],
+        ["POSTROUTING", "--dport", str(port), "-j", "SNAT", "--to-source", "127.0.0.2"],
+    ):
+        subprocess.run(["iptables", "-w", "-t", "nat", "-A", rule[0], "-p", "tcp", *rule[1:]], check=True)
+    talk_to_oneself(port, int(called), paths)
+
+
+def enter_a_namespace():
     clone_newnet = 0x40000000
     if ctypes.CDLL(None, use_errno=True).unshare(clone_newnet) != 0:
         sys.exit("unshare: " + os.strerror(ctypes.get_errno()))
@@ -98,10 +117,12 @@ def alone(port, paths):
         get_flags, set_flags, up = 0x8913, 0x8914, 1
         flags = struct.unpack_from("H", fcntl.ioctl(control, get_flags, struct.pack("16sH14x", b"lo", 0)), 16)[0]
         fcntl.ioctl(control, set_flags, struct.pack("16sH14x", b"lo", flags | up))
+
+
+def talk_to_oneself(port, called, paths):
     server = ThreadingHTTPServer(("127.0.0.1", port), Service)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    # The same client port in each namespace.
-    connection = http.client.HTTPConnection("127.0.0.1", port, source_address=("127.0.0.1", port + 1))
+    connection = http.client.HTTPConnection("127.0.0.1", called, source_address=("127.0.0.1", port + 1))
     for path in paths:
         start = time.time_ns()
         connection.request("GET", path)
@@ -113,4 +134,4 @@ mode, port, rest = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 if mode == "serve":
     serve(port, *rest)
 else:
-    {"call": call, "pool": pool, "alone": alone}[mode](port, rest)
+    {"call": call, "pool": pool, "alone": alone, "rewritten": rewritten}[mode](port, rest)
