@@ -62,6 +62,54 @@ pub struct Cpython {
     pub tasks: u64,
     /// Address of `PyCFunction_Type`.
     pub builtin: u64,
+    /// How a worker thread is followed to the task that waits for it; none where it is not known.
+    pub work: Option<Work>,
+}
+
+/// From the state of a worker thread of anyio's to the context of the task that waits for what the thread does: the thread's frames, down
+/// to that of `WorkerThread.run`, which has the future among its variables.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Work {
+    /// Offset of the newest frame in the thread state; or, with [`Self::inner`], of a structure that has it. Never 0.
+    pub frame: u16,
+    /// Offset of the newest frame in that structure.
+    pub inner: Option<u8>,
+    /// Offset of `previous` in a frame.
+    pub previous: u8,
+    /// Offset of `localsplus` in a frame.
+    pub variables: u8,
+    /// Which frame is that of `run`: as many frames are older.
+    pub depth: u8,
+    /// Offset of `task_context` in a task.
+    pub context: u16,
+}
+
+impl Work {
+    /// As one word.
+    const fn to_word(self) -> u64 {
+        let inner = match self.inner {
+            Some(offset) => 1 + offset as u16,
+            None => 0,
+        };
+        let frames = [self.previous, self.variables];
+        pack([self.frame, inner | (self.depth as u16) << 12, u16::from_le_bytes(frames), self.context])
+    }
+
+    /// Of one word.
+    #[inline(always)]
+    const fn from_word(word: u64) -> Option<Self> {
+        let [frame, inner, frames, context] = unpack(word);
+        if frame == 0 {
+            return None;
+        }
+        let [previous, variables] = frames.to_le_bytes();
+        let depth = (inner >> 12) as u8;
+        let inner = match inner & 0xfff {
+            0 => None,
+            offset => Some((offset - 1) as u8),
+        };
+        Some(Self { frame, inner, previous, variables, depth, context })
+    }
 }
 
 impl Cpython {
@@ -71,14 +119,21 @@ impl Cpython {
             Some(offset) => 1 + offset as u64,
             None => 0,
         };
-        [self.slot as u64, table, self.context as u64, self.variables as u64, self.tasks, self.builtin]
+        let work = match self.work {
+            Some(work) => work.to_word(),
+            None => 0,
+        };
+        let offsets = table | (self.context as u64) << 32 | (self.variables as u64) << 48;
+        [self.slot as u64, offsets, self.tasks, self.builtin, work, 0]
     }
 
     /// Of arguments.
     #[inline(always)]
-    pub const fn from_arguments([slot, table, context, variables, tasks, builtin]: Arguments) -> Self {
+    pub const fn from_arguments([slot, offsets, tasks, builtin, work, _]: Arguments) -> Self {
+        let table = offsets as u32;
         let table = if table == 0 { None } else { Some((table - 1) as u16) };
-        Self { slot: slot as i64, table, context: context as u16, variables: variables as u16, tasks, builtin }
+        let (context, variables) = ((offsets >> 32) as u16, (offsets >> 48) as u16);
+        Self { slot: slot as i64, table, context, variables, tasks, builtin, work: Work::from_word(work) }
     }
 }
 
@@ -234,12 +289,19 @@ const fn unpack(word: u64) -> [u16; 4] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Batch, Cpython, Go, Node, Scheduled};
+    use super::{Batch, Cpython, Go, Node, Scheduled, Work};
 
     #[test]
     fn layouts_survive_the_settings() {
-        for table in [None, Some(0), Some(24)] {
-            let layout = Cpython { slot: -8, table, context: 224, variables: 24, tasks: 1 << 46, builtin: 1 << 45 };
+        let work = Work { frame: 56, inner: Some(0), previous: 8, variables: 72, depth: 3, context: u16::MAX };
+        for (table, work) in [
+            (None, None),
+            (Some(0), Some(Work { inner: None, ..work })),
+            (Some(u16::MAX), Some(Work { inner: Some(u8::MAX), depth: 15, ..work })),
+            (Some(24), Some(work)),
+        ] {
+            let (tasks, builtin) = (1 << 46, 1 << 45);
+            let layout = Cpython { slot: -8, table, context: 224, variables: 24, tasks, builtin, work };
             assert_eq!(Cpython::from_arguments(layout.to_arguments()), layout);
         }
         let layout = Go {

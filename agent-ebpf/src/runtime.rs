@@ -10,7 +10,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_user};
 use spantap_common::{
     event::data::Direction,
-    identity::{Arguments, Batch, Cpython, Go, Kind, Node, Scheduled},
+    identity::{Arguments, Batch, Cpython, Go, Kind, Node, Scheduled, Work},
 };
 
 use crate::{
@@ -100,8 +100,10 @@ fn cpython(layout: Cpython, calls: bool) -> Option<Identity> {
     let waiting = match running_task_of(layout, context) {
         Some(task) => waiting_task(layout, task).unwrap_or(0),
         // No task runs here: a thread of a pool may do what a task waits for.
-        None if calls && layout.tasks != 0 => pool_task(state, layout.builtin),
-        None => 0,
+        None => match layout.work {
+            Some(work) if calls => waiting_for(state, layout.builtin, work),
+            _ => 0,
+        },
     };
     Some([context, at(context, layout.variables)?, waiting])
 }
@@ -144,39 +146,52 @@ fn waiting_task(layout: Cpython, task: u64) -> Option<u64> {
     at(waiting, TASK_CONTEXT)
 }
 
-/// The context of the asyncio task that waits for what the thread with this state does; 0 where none is known. A function of its
-/// own to the verifier: it goes through the frames once, not on each of the ways that lead here.
-#[inline(never)]
-fn pool_task(state: u64, builtin: u64) -> u64 {
-    work(state, builtin).unwrap_or(0)
+/// The context of the asyncio task that waits for what the thread with this state does; 0 where none is known.
+#[inline(always)]
+fn waiting_for(state: u64, builtin: u64, work: Work) -> u64 {
+    let frame = match work.inner {
+        None => at(state, work.frame),
+        Some(inner) => at(state, work.frame).and_then(|frames| at(frames, inner.into())),
+    };
+    let frame = frame.map_or(0, |frame| oldest(frame, work.previous.into(), work.depth.into()));
+    if frame == 0 {
+        return 0;
+    }
+    let task = waiting_at(frame, work.variables.into(), builtin);
+    if task == 0 { 0 } else { at(task, work.context).unwrap_or(0) }
 }
 
-/// anyio's worker threads have the future of what they do among the variables of `WorkerThread.run`, which `threading` calls by
-/// `_bootstrap` and `_bootstrap_inner`; all frameworks on top of anyio run plain functions so.
-#[inline(always)]
-fn work(state: u64, builtin: u64) -> Option<u64> {
-    let mut frame = at(at(state, THREAD_CFRAME)?, CFRAME_CURRENT)?;
-    let (mut above, mut run) = (0, 0);
-    let mut is_last = false;
+/// The frame that has `depth` older ones, on the way from `frame` to the oldest; 0 where there is none, or the way is too long. A
+/// function of its own to the verifier: it goes this way once, not for each of the ways that lead here.
+#[inline(never)]
+fn oldest(mut frame: u64, previous: u16, depth: u64) -> u64 {
+    // The last four that were seen, latest first.
+    let (mut first, mut second, mut third) = (0, 0, 0);
     for _ in 0..MAX_FRAMES {
-        let previous = at(frame, FRAME_PREVIOUS)?;
-        if previous == 0 {
-            is_last = true;
-            break;
+        let Some(older) = at(frame, previous) else { return 0 };
+        if older == 0 {
+            return match depth {
+                2 => second,
+                3 => third,
+                _ => 0,
+            };
         }
-        (run, above, frame) = (above, frame, previous);
+        (third, second, first, frame) = (second, first, frame, older);
     }
-    if !is_last || run == 0 {
-        return None;
-    }
+    0
+}
+
+/// The task that waits for one of the variables of `frame`, a future; 0 where none does.
+#[inline(never)]
+fn waiting_at(frame: u64, variables: u16, builtin: u64) -> u64 {
     for index in 0..MAX_LOCALS {
         // A variable that is not bound is null.
-        let callback = at(run, FRAME_LOCALS + 8 * index).and_then(|local| at(local, FUTURE_CALLBACK));
+        let callback = at(frame, variables + 8 * index).and_then(|local| at(local, FUTURE_CALLBACK));
         if let Some(task) = callback.and_then(|callback| wakes(builtin, callback)) {
-            return at(task, TASK_CONTEXT);
+            return task;
         }
     }
-    None
+    0
 }
 
 /// The one task of a dictionary of running tasks: a task is put into it before each of its steps, and taken out after it.
@@ -342,12 +357,6 @@ const BUILTIN_SELF: u16 = 24;
 const FUNCTION_CLOSURE: u16 = 72;
 const TUPLE_ITEMS: u16 = 24;
 const CELL_VALUE: u16 = 16;
-
-/// `PyThreadState.cframe`, `_PyCFrame.current_frame`, `_PyInterpreterFrame.previous` and `.localsplus`.
-const THREAD_CFRAME: u16 = 56;
-const CFRAME_CURRENT: u16 = 8;
-const FRAME_PREVIOUS: u16 = 48;
-const FRAME_LOCALS: u16 = 72;
 
 /// Frames of a thread that is making a call: FastAPI with httpx has some 25.
 const MAX_FRAMES: u16 = 64;

@@ -87,6 +87,15 @@ impl TraceFlags {
     /// At least the right-most 7 bytes of the trace id are random.
     pub const RANDOM: Self = Self(0x02);
 
+    /// Whoever sent the request leaves it to the receiver whether the trace is sampled, which vendors' headers can say and
+    /// W3C's cannot: never on the wire.
+    pub const DEFERRED: Self = Self(0x80);
+
+    /// What is written of a span that leaves: of whoever was left to decide, it decided to keep it.
+    pub fn on_the_wire(self) -> u8 {
+        if self.contains(Self::DEFERRED) { self.0 & KNOWN_FLAGS | Self::SAMPLED.0 } else { self.0 }
+    }
+
     /// Whether every flag of `other` is set.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

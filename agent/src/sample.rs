@@ -362,7 +362,8 @@ impl Sampler {
         }
         let question = Question {
             randomness: Randomness::of(span.trace, span.state.as_deref()),
-            caller: (span.begun == Begun::Elsewhere).then(|| span.flags.contains(TraceFlags::SAMPLED)),
+            caller: (span.begun == Begun::Elsewhere && !span.flags.contains(TraceFlags::DEFERRED))
+                .then(|| span.flags.contains(TraceFlags::SAMPLED)),
             state: span.state.as_deref(),
             entry: facts(entry, self.at_once),
             spans: spans.len(),

@@ -19,9 +19,13 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::fs::{OpenOptionsExt as _, symlink},
     process::{Command, Stdio},
-    sync::mpsc::{Receiver as Inbox, channel},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver as Inbox, channel},
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
 use opentelemetry_proto::tonic::{
@@ -127,6 +131,40 @@ async fn the_golden_example_arrives_over_grpc() {
         return skip("the golden example over gRPC", &why);
     }
     golden(Transport::Grpc, "grpc", TRACE + 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_span_is_at_the_collector_within_two_seconds_of_its_end() {
+    if let Some(why) = cannot() {
+        return skip("spans that leave in time", &why);
+    }
+    let service = Service::start();
+    let receiver = Receiver::start(Transport::Http).await.expect("a receiver listens");
+    let endpoint = receiver.endpoint();
+    let port = service.port.to_string();
+    let base = endpoint.trim_end_matches("/v1/traces");
+    let agent = Agent::start(&["run", "--port", &port], &[("OTEL_EXPORTER_OTLP_ENDPOINT", base)]);
+    let late = Lateness::watch();
+    let (then, epoch) = (Instant::now(), SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970"));
+    // The first is alone, and the next ones come while the exporter still waits for company of the one before.
+    for trace in TRACE + 10..TRACE + 16 {
+        service.ask(&["-H", &format!("traceparent: 00-{trace:032x}-00f067aa0ba902b7-03")]);
+        let is_its = |span: &&Span| span.trace_id == trace.to_be_bytes();
+        let received = receiver
+            .until("both ends of the request", |received| {
+                received.iter().flat_map(receiver::Received::spans).filter(is_its).count() == 2
+            })
+            .await;
+        for batch in &received {
+            let arrived = (epoch + batch.at.duration_since(then)).as_nanos() as u64;
+            for span in batch.spans().filter(is_its) {
+                let took = Duration::from_nanos(arrived.saturating_sub(span.end_time_unix_nano));
+                let allowed = Duration::from_secs(2) + late.worst();
+                assert!(took <= allowed, "{took:?} after its end, where {allowed:?} are allowed");
+            }
+        }
+    }
+    assert_eq!(agent.stop(), Some(0));
 }
 
 #[test]
@@ -613,6 +651,33 @@ impl Agent {
         self.printed.iter().collect::<Vec<_>>().join("\n")
     }
 }
+
+/// By how much this machine is behind: others may have its processors.
+struct Lateness {
+    worst: Arc<AtomicU64>,
+}
+
+impl Lateness {
+    fn watch() -> Self {
+        let worst = Arc::new(AtomicU64::new(0));
+        let told = Arc::downgrade(&worst);
+        thread::spawn(move || {
+            while let Some(worst) = told.upgrade() {
+                let began = Instant::now();
+                thread::sleep(LOOK);
+                worst.fetch_max((began.elapsed() - LOOK).as_nanos() as u64, Relaxed);
+            }
+        });
+        Self { worst }
+    }
+
+    fn worst(&self) -> Duration {
+        Duration::from_nanos(self.worst.load(Relaxed))
+    }
+}
+
+/// As often as the agent looks at its ring.
+const LOOK: Duration = Duration::from_millis(10);
 
 fn lines(of: impl Read + Send + 'static) -> Inbox<String> {
     let (sender, inbox) = channel();

@@ -162,6 +162,21 @@ async fn a_batch_is_bounded_by_its_count_and_by_its_bytes() {
 }
 
 #[tokio::test]
+async fn no_request_is_larger_than_servers_take_unless_told_otherwise() {
+    for transport in ALL {
+        let receiver = Receiver::start(transport).await.unwrap();
+        let exporter = exporter(&settings(&receiver), Limits::default());
+        // 12 MiB, of spans that leave a part of each request empty.
+        exporter.offer((0..120).map(|n| span_of_size(&service(1), n, 101 << 10)).collect(), OFFSET);
+        exporter.flush(soon()).await;
+        assert_eq!(exporter.stats(), ExportStats { exported: 120, ..ExportStats::default() }, "{transport:?}");
+        let received = receiver.received();
+        let largest = received.iter().map(|received| received.request.encoded_len()).max();
+        assert!(largest.is_some_and(|bytes| (3 << 20..=7 << 19).contains(&bytes)), "{transport:?}: {largest:?} bytes");
+    }
+}
+
+#[tokio::test]
 async fn spans_leave_soon_after_a_silence_and_then_once_in_a_delay() {
     for transport in ALL {
         let receiver = Receiver::start(transport).await.unwrap();

@@ -57,8 +57,13 @@ impl Vendors<'_> {
 
     /// <https://github.com/openzipkin/b3-propagation#multiple-headers>
     fn b3_multi(&self) -> Option<TraceContext> {
-        let sampled = self.b3_flags.is_some_and(|flags| flags.trim_ascii() == b"1")
-            || self.b3_sampled.is_some_and(|sampled| matches!(sampled.trim_ascii(), b"1" | b"true" | b"True"));
+        // "Absence of this header means defer": https://github.com/openzipkin/b3-propagation#sampling-state
+        let sampled = match self.b3_sampled.map(<[u8]>::trim_ascii) {
+            _ if self.b3_flags.is_some_and(|flags| flags.trim_ascii() == b"1") => Some(true),
+            Some(b"1" | b"true" | b"True") => Some(true),
+            Some(_) => Some(false),
+            None => None,
+        };
         context(trace_of_hex(self.b3_trace?.trim_ascii())?, span_of_hex(self.b3_span?.trim_ascii())?, sampled)
     }
 
@@ -76,7 +81,7 @@ impl Vendors<'_> {
         };
         let trace = u128::from(upper) << 64 | u128::from(number(self.datadog_trace?.trim_ascii(), 10)?);
         let parent = number(self.datadog_parent?.trim_ascii(), 10)?;
-        let sampled = self.datadog_priority.is_some_and(|priority| matches!(priority.trim_ascii(), b"1" | b"2"));
+        let sampled = self.datadog_priority.map(|priority| matches!(priority.trim_ascii(), b"1" | b"2"));
         context(trace, parent, sampled)
     }
 }
@@ -93,8 +98,9 @@ fn b3_single(value: &[u8]) -> Option<TraceContext> {
     let mut parts = value.trim_ascii().split(|byte| *byte == b'-');
     let (trace, span) = (trace_of_hex(parts.next()?)?, span_of_hex(parts.next()?)?);
     let sampled = match parts.next() {
-        None | Some(b"0") => false,
-        Some(b"1" | b"d") => true,
+        None => None,
+        Some(b"0") => Some(false),
+        Some(b"1" | b"d") => Some(true),
         Some(_) => return None,
     };
     context(trace, span, sampled)
@@ -103,7 +109,7 @@ fn b3_single(value: &[u8]) -> Option<TraceContext> {
 /// `Root=1-{8 hex}-{24 hex};Parent={16 hex};Sampled={0,1,?}`, keys in any order
 /// <https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader>
 fn xray(value: &[u8]) -> Option<TraceContext> {
-    let (mut trace, mut parent, mut sampled) = (None, None, false);
+    let (mut trace, mut parent, mut sampled) = (None, None, None);
     for part in value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
         if let Some(root) = part.strip_prefix(b"Root=1-") {
             let (time, rest) = root.split_at_checked(8)?;
@@ -111,8 +117,9 @@ fn xray(value: &[u8]) -> Option<TraceContext> {
             trace = Some(trace_of_hex(&[time, unique].concat())?);
         } else if let Some(id) = part.strip_prefix(b"Parent=") {
             parent = Some(span_of_hex(id)?);
-        } else if part == b"Sampled=1" {
-            sampled = true;
+        } else if let Some(decision) = part.strip_prefix(b"Sampled=") {
+            // `?` asks the receiver to decide.
+            sampled = (decision != b"?").then_some(decision == b"1");
         }
     }
     context(trace?, parent?, sampled)
@@ -127,7 +134,7 @@ fn jaeger(value: &[u8]) -> Option<TraceContext> {
     if trace.len() > 32 || parts.next().is_some() {
         return None;
     }
-    context(wide(trace)?, number(span, 16)?, number(flags, 16)? & 1 == 1)
+    context(wide(trace)?, number(span, 16)?, Some(number(flags, 16)? & 1 == 1))
 }
 
 /// `{32 hex}/{decimal span};o={0,1}` <https://cloud.google.com/trace/docs/trace-context#legacy-http-header>
@@ -136,17 +143,23 @@ fn google(value: &[u8]) -> Option<TraceContext> {
     let slash = value.iter().position(|byte| *byte == b'/')?;
     let mut rest = value[slash + 1..].split(|byte| *byte == b';');
     let trace = Some(&value[..slash]).filter(|digits| digits.len() == 32)?;
-    context(wide(trace)?, number(rest.next()?, 10)?, rest.next() == Some(b"o=1"))
+    let span = number(rest.next()?, 10)?;
+    context(wide(trace)?, span, rest.next().map(|options| options.trim_ascii() == b"o=1"))
 }
 
-fn context(trace: u128, parent: u64, sampled: bool) -> Option<TraceContext> {
+/// The context, `sampled` where its sender has decided.
+fn context(trace: u128, parent: u64, sampled: Option<bool>) -> Option<TraceContext> {
     if trace == 0 || parent == 0 {
         return None;
     }
     Some(TraceContext {
         trace: TraceId(trace.to_be_bytes()),
         parent: SpanId(parent.to_be_bytes()),
-        flags: if sampled { TraceFlags::SAMPLED } else { TraceFlags::default() },
+        flags: match sampled {
+            Some(true) => TraceFlags::SAMPLED,
+            Some(false) => TraceFlags::default(),
+            None => TraceFlags::DEFERRED,
+        },
         state: None,
     })
 }
@@ -201,7 +214,7 @@ mod tests {
             Vendors { b3_trace: Some(TRACE), b3_span: Some(SPAN), b3_sampled: Some(b"true"), ..Vendors::default() };
         assert_eq!(said(&many), "b3multi 80f198ee56343ba864fe8b2a57d3eff7 e457b5a2e4d86bd1 1");
         let short = Vendors { b3_trace: Some(&TRACE[16..]), b3_span: Some(SPAN), ..Vendors::default() };
-        assert_eq!(said(&short), "b3multi 000000000000000064fe8b2a57d3eff7 e457b5a2e4d86bd1 0");
+        assert_eq!(said(&short), "b3multi 000000000000000064fe8b2a57d3eff7 e457b5a2e4d86bd1 128");
         for not in [&b"0"[..], b"1", b"d", b"", b"80f198ee56343ba8-1", b"zzf198ee56343ba8-e457b5a2e4d86bd1"] {
             assert_eq!(said(&Vendors { b3: Some(not), ..Vendors::default() }), "", "{not:?}");
         }
@@ -253,8 +266,34 @@ mod tests {
     }
 
     #[test]
+    fn who_has_not_decided_leaves_it_to_others() {
+        let both = Vendors { b3_trace: Some(TRACE), b3_span: Some(SPAN), ..Vendors::default() };
+        let datadog = Vendors { datadog_trace: Some(b"7"), datadog_parent: Some(b"8"), ..Vendors::default() };
+        let xray = |value| Vendors { xray: Some(value), ..Vendors::default() };
+        let (sampled, not, deferred) = (TraceFlags::SAMPLED, TraceFlags::default(), TraceFlags::DEFERRED);
+        for (vendors, expected) in [
+            (both, deferred),
+            (Vendors { b3_sampled: Some(b"0"), ..both }, not),
+            (Vendors { b3_sampled: Some(b"0"), b3_flags: Some(b"1"), ..both }, sampled),
+            (Vendors { b3: Some(b"64fe8b2a57d3eff7-e457b5a2e4d86bd1"), ..Vendors::default() }, deferred),
+            (Vendors { b3: Some(b"64fe8b2a57d3eff7-e457b5a2e4d86bd1-0"), ..Vendors::default() }, not),
+            (datadog, deferred),
+            (Vendors { datadog_priority: Some(b"-1"), ..datadog }, not),
+            (xray(b"Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8"), deferred),
+            (xray(b"Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=?"), deferred),
+            (xray(b"Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=0"), not),
+            (Vendors { google: Some(b"105445aa7843bc8bf206b12000100000/1"), ..Vendors::default() }, deferred),
+            (Vendors { google: Some(b"105445aa7843bc8bf206b12000100000/1;o=0"), ..Vendors::default() }, not),
+        ] {
+            let contexts = vendors.contexts();
+            assert_eq!(contexts.first().map(|(_, context)| context.flags), Some(expected), "{vendors:?}");
+        }
+        assert_eq!([sampled, not, deferred].map(TraceFlags::on_the_wire), [1, 0, 1], "only what is kept is written");
+    }
+
+    #[test]
     fn half_an_id_is_the_same_trace() {
-        let of = |trace: u128| context(trace, 1, false).expect("not zero");
+        let of = |trace: u128| context(trace, 1, Some(false)).expect("not zero");
         assert!(same_trace(&of(7 << 64 | 5), &of(5)));
         assert!(!same_trace(&of(7 << 64 | 5), &of(8 << 64 | 5)));
         assert!(!same_trace(&of(5), &of(6)));

@@ -26,7 +26,7 @@ pub(super) fn write_span(span: &Span, offset: WallOffset, limits: &SpanLimits, o
     if let Some(parent) = &span.parent {
         out.bytes(field::span::PARENT_SPAN_ID, &parent.id.0);
     }
-    out.fixed32(field::span::FLAGS, u32::from(span.flags.0) | span.parent.map_or(0, remoteness));
+    out.fixed32(field::span::FLAGS, u32::from(span.flags.on_the_wire()) | span.parent.map_or(0, remoteness));
     out.bytes(field::span::NAME, span.name.as_bytes());
     let kind = match span.kind {
         SpanKind::Server => ProtoKind::Server,
@@ -217,7 +217,7 @@ mod tests {
             span_id: span.id.0.to_vec(),
             trace_state: span.state.as_deref().unwrap_or_default().to_owned(),
             parent_span_id: span.parent.map_or_else(Vec::new, |parent| parent.id.0.to_vec()),
-            flags: u32::from(span.flags.0) | span.parent.map_or(0, remoteness),
+            flags: u32::from(span.flags.on_the_wire()) | span.parent.map_or(0, remoteness),
             name: (*span.name).to_owned(),
             kind: kind.into(),
             start_time_unix_nano: offset.unix_nanos(span.start),

@@ -141,6 +141,20 @@ fn spans_of_a_process_that_exports_its_own_are_left_to_it() {
 }
 
 #[test]
+fn a_caller_that_leaves_the_decision_to_others_leaves_it_to_root() {
+    for (root, flags, expected) in [
+        (Strategy::AlwaysOn, TraceFlags::DEFERRED, true),
+        (Strategy::AlwaysOff, TraceFlags::DEFERRED, false),
+        (Strategy::AlwaysOn, TraceFlags::default(), false),
+        (Strategy::AlwaysOff, TraceFlags::SAMPLED, true),
+    ] {
+        let mut stage = stage(Settings { root: root.clone(), ..Settings::default() });
+        stage.take(span(1, 1).remote(flags.0, None), 0).balanced();
+        assert_eq!(!stage.left().is_empty(), expected, "{root:?} {flags:?}");
+    }
+}
+
+#[test]
 fn a_share_decides_for_the_whole_trace_at_once() {
     let mut stage = stage(Settings { root: Strategy::Probability(0.5), ..Settings::default() });
     for (trace, expected) in [(0x7f, ""), (0x80, "1 ot=th:8 · 2 ot=th:8"), (0xff, "1 ot=th:8 · 2 ot=th:8")] {

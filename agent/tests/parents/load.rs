@@ -7,6 +7,7 @@
 use std::{
     io::{Error, ErrorKind, Read, Write},
     net::{Ipv4Addr, TcpStream},
+    ops::Range,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Duration,
@@ -14,15 +15,15 @@ use std::{
 
 use crate::models::Shape;
 
-/// Asks `requests` times on `concurrency` connections. Out: the ids in the order of asking.
+/// Asks for each of `numbers` on `concurrency` connections. Out: the ids in the order of asking.
 pub(crate) fn ask(
     port: u16,
     shape: Shape,
     tag: &str,
-    requests: usize,
+    numbers: Range<usize>,
     concurrency: usize,
 ) -> Result<Vec<String>, String> {
-    let ids: Vec<String> = (0..requests).map(|number| format!("{tag}-{number:06}")).collect();
+    let ids: Vec<String> = numbers.map(|number| format!("{tag}-{number:06}")).collect();
     let next = AtomicUsize::new(0);
     let ask_some = || -> Result<(), String> {
         let connect = || -> Result<TcpStream, Error> {

@@ -33,7 +33,7 @@ use std::{
     env, fs,
     io::{Write, stderr},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -93,15 +93,13 @@ fn every_model_has_a_name_of_its_own() {
 fn run(model: &'static Model, shape: Shape, concurrency: usize) -> Result<Row, String> {
     let mut scene = Scene::start(model)?;
     let ports = [free_port()?, scene.port, scene.backend_port];
-    let (warm_up, judged) = requests(concurrency);
-    let requests = warm_up + judged;
     // The process id makes ids unique on a host where another run may be under way.
     let tag = format!("{}x{concurrency}", std::process::id());
     let mut ask = || {
-        let asked = load::ask(scene.port, shape, &tag, requests, concurrency);
+        let asked = ask(scene.port, shape, &tag, concurrency);
         asked.map_err(|e| format!("{e}\n{}", scene.post_mortem()))
     };
-    let (asked, report) = if let Some(folder) = env::var_os("SPANTAP_PARENTS_RECORD") {
+    let (Asked { warm_up, ids }, report) = if let Some(folder) = env::var_os("SPANTAP_PARENTS_RECORD") {
         let file = Path::new(&folder).join(format!("{}.{concurrency}.events", model.row(shape)));
         let recording = Recording::start(&file, &ports)?;
         (ask()?, recording.stop()?)
@@ -110,14 +108,35 @@ fn run(model: &'static Model, shape: Shape, concurrency: usize) -> Result<Row, S
         let asked = ask()?;
         let of_this_row = format!("/{tag}-");
         // A request, its calls, and each seen by both ends.
-        let expected = 2 * requests * (1 + shape.calls());
+        let expected = 2 * asked.ids.len() * (1 + shape.calls());
         agent.await_spans(expected, SHOW_DEADLINE, |span| span.path.contains(&of_this_row))?;
         (asked, agent.stop()?)
     };
-    Ok(judge(model, shape, concurrency, warm_up, &asked, &report))
+    Ok(judge(model, shape, concurrency, warm_up, &ids, &report))
 }
 
-/// How many to warm up with, and how many to judge. One at a time there is nothing to confuse: a few show it.
+/// What was asked for.
+struct Asked {
+    /// How many of the first are not judged.
+    warm_up: usize,
+    ids: Vec<String>,
+}
+
+/// Asks as many as it takes: so many at once, then one after the other until the agent has had the time to look into the service, and
+/// then those that are judged.
+fn ask(port: u16, shape: Shape, tag: &str, concurrency: usize) -> Result<Asked, String> {
+    let (first, judged) = requests(concurrency);
+    let start = Instant::now();
+    let mut ids = load::ask(port, shape, tag, 0..first, concurrency)?;
+    while start.elapsed() < LOOKS {
+        ids.extend(load::ask(port, shape, tag, ids.len()..ids.len() + 1, 1)?);
+    }
+    let warm_up = ids.len();
+    ids.extend(load::ask(port, shape, tag, warm_up..warm_up + judged, concurrency)?);
+    Ok(Asked { warm_up, ids })
+}
+
+/// How many to warm up with at least, and how many to judge. One at a time there is nothing to confuse: a few show it.
 fn requests(concurrency: usize) -> (usize, usize) {
     if concurrency == 1 { (10, 50) } else { (100, 400) }
 }
@@ -155,6 +174,10 @@ const QUICK_CONCURRENCY: usize = 16;
 
 /// The services' listen queues take 128 connections at once.
 const MOST_AT_ONCE: usize = 128;
+
+/// The agent looks into the memory of a process that shows itself 0, 0.1, 0.3, 0.7 and 1.5 s after that, as long as it has not found
+/// what it looks for; on a busy machine the first looks come late.
+const LOOKS: Duration = Duration::from_secs(2);
 
 /// A call may wait 5 s for the evidence that comes with the answer, and is shown 1.5 s later; the machine may be busy.
 /// What is not there by then is lost unless the agent's flush brings it.

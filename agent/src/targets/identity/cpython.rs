@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use spantap_common::identity::Cpython;
+use spantap_common::identity::{Cpython, Work};
 
 use super::{Memory, Unknown, memory::Mapping};
 use crate::targets::elf;
@@ -25,7 +25,8 @@ pub(super) fn find(process: &Path, memory: &Memory) -> Result<Cpython, Unknown> 
         context(memory, interpreter.object, &threads).ok_or(Unknown::NotYet("it runs nothing in a context"))?;
     let tasks = if interpreter.has_known_tasks { tasks(memory) } else { None }.unwrap_or_default();
     let builtin = exported(process, memory, "PyCFunction_Type\0").unwrap_or_default();
-    Ok(Cpython { slot, table, context, variables: interpreter.object + WORD, tasks, builtin })
+    let work = interpreter.work.filter(|_| builtin != 0);
+    Ok(Cpython { slot, table, context, variables: interpreter.object + WORD, tasks, builtin, work })
 }
 
 /// The address of what extensions need: the executable or libpython exports it, stripped or not.
@@ -51,29 +52,39 @@ struct Interpreter {
     object: u16,
     /// Of the release whose tasks the probes can read.
     has_known_tasks: bool,
+    /// How its worker threads are followed, where its release is known.
+    work: Option<Work>,
 }
 
 impl Interpreter {
     fn find(memory: &Memory, runtime: u64) -> Option<Self> {
         if memory.bytes(runtime, COOKIE.len()) == COOKIE {
             // `_Py_DebugOffsets` of `Include/internal/pycore_debug_offsets.h`.
-            let offset = |index: u64| memory.word(runtime + 8 * index).filter(|offset| *offset < MAX_OFFSET);
+            let offset = |index: u64| memory.word_at(runtime, 8 * index).filter(|offset| *offset < MAX_OFFSET);
             let (free_threaded, interpreters, threads) = (offset(2)?, offset(5)?, offset(9)?);
             let object = if free_threaded == 0 { OBJECT } else { 2 * OBJECT };
-            return Self::at(memory, runtime + interpreters, threads, object);
+            let interpreter = Self::at(memory, runtime + interpreters, threads, object)?;
+            // `PY_VERSION_HEX`: two bytes of the release, one of its patches, one of how final it is.
+            let is_3_13 = memory.word_at(runtime, 8)? >> 16 == 0x030d && free_threaded == 0;
+            return Some(Self { work: is_3_13.then_some(WORK_3_13), ..interpreter });
         }
         LAYOUTS.iter().find_map(|layout @ (interpreters, threads)| {
             let interpreter = Self::at(memory, runtime + interpreters, *threads, OBJECT)?;
-            Some(Self { has_known_tasks: *layout == LAYOUT_3_11, ..interpreter })
+            let work = match *layout {
+                LAYOUT_3_11 => Some(WORK_3_11),
+                LAYOUT_3_12 => Some(WORK_3_12),
+                _ => None,
+            };
+            Some(Self { has_known_tasks: *layout == LAYOUT_3_11, work, ..interpreter })
         })
     }
 
     /// The interpreter that the word at `head` leads to, if its first thread knows it.
     fn at(memory: &Memory, head: u64, threads: u64, object: u16) -> Option<Self> {
         let address = memory.word(head).filter(|address| *address != 0)?;
-        let threads = memory.word(address + threads)?;
-        let interpreter = Self { address, threads, object, has_known_tasks: false };
-        (memory.word(threads + THREAD_INTERPRETER)? == address).then_some(interpreter)
+        let threads = memory.word_at(address, threads)?;
+        let interpreter = Self { address, threads, object, has_known_tasks: false, work: None };
+        (memory.word_at(threads, THREAD_INTERPRETER)? == address).then_some(interpreter)
     }
 
     /// The thread states, each with its first words.
@@ -153,9 +164,9 @@ fn table(memory: &Memory, pointers: &[(u64, u64)]) -> Option<(i64, Option<u16>)>
 /// Where a thread state has its context: the one place that leads to an object of the type of contexts.
 fn context(memory: &Memory, object: u16, threads: &[Thread]) -> Option<u16> {
     let is_context = |address: u64| {
-        let name = memory.word(address.checked_add(u64::from(object - WORD))?).and_then(|kind| {
+        let name = memory.word_at(address, u64::from(object - WORD)).and_then(|kind| {
             // `PyVarObject` has one word more than an object, and the name of a type follows.
-            memory.word(kind.checked_add(u64::from(object + WORD))?)
+            memory.word_at(kind, u64::from(object + WORD))
         })?;
         memory.reads(name, CONTEXT_TYPES).then_some(())
     };
@@ -174,8 +185,8 @@ fn context(memory: &Memory, object: u16, threads: &[Thread]) -> Option<u16> {
 /// Its types have some too, of their attributes and of their subclasses.
 fn tasks(memory: &Memory) -> Option<u64> {
     let is_a = |object: u64, name: &str| {
-        let kind = memory.word(object.checked_add(u64::from(OBJECT - WORD))?)?;
-        let text = memory.word(kind.checked_add(u64::from(OBJECT + WORD))?)?;
+        let kind = memory.word_at(object, u64::from(OBJECT - WORD))?;
+        let text = memory.word_at(kind, u64::from(OBJECT + WORD))?;
         memory.reads(text, &[name]).then_some(())
     };
     let is_tasks = |object: u64| {
@@ -184,10 +195,10 @@ fn tasks(memory: &Memory) -> Option<u64> {
             [_, _, 0, ..] => Some(()),
             [_, _, 1, _, keys] => {
                 // dk_log2_index_bytes, dk_nentries; entries of three words follow the index.
-                let index = memory.word(keys + 8)?.to_le_bytes()[1];
-                let last = memory.word(keys + 24)?.checked_sub(1)?.checked_mul(24)?;
-                let entries = keys + 32 + 1_u64.checked_shl(index.into())?;
-                is_a(memory.word(entries.checked_add(last)? + 16)?, "_asyncio.Task")
+                let index = memory.word_at(keys, 8)?.to_le_bytes()[1];
+                let last = memory.word_at(keys, 24)?.checked_sub(1)?.checked_mul(24)?;
+                let entries = keys.checked_add(32)?.checked_add(1_u64.checked_shl(index.into())?)?;
+                is_a(memory.word_at(entries.checked_add(last)?, 16)?, "_asyncio.Task")
             }
             _ => None,
         }
@@ -208,8 +219,16 @@ const COOKIE: &[u8] = b"xdebugpy";
 
 /// `_PyRuntime.interpreters.head`, and `tstate_head` or `threads.head` of an interpreter, of 3.9 and 3.10, 3.11, and 3.12
 /// (looked up on 3.9.18, 3.10.13, 3.11.7 and 3.12.1).
-const LAYOUTS: &[(u64, u64)] = &[(32, 8), LAYOUT_3_11, (40, 72)];
+const LAYOUTS: &[(u64, u64)] = &[(32, 8), LAYOUT_3_11, LAYOUT_3_12];
 const LAYOUT_3_11: (u64, u64) = (40, 16);
+const LAYOUT_3_12: (u64, u64) = (40, 72);
+
+/// `PyThreadState.cframe` and `_PyCFrame.current_frame`, or `PyThreadState.current_frame`, `_PyInterpreterFrame.previous` and `.localsplus`,
+/// `TaskObj.task_context` (looked up on 3.11.7, 3.12.1 and 3.13.0). `threading` calls `run` by `_bootstrap` and `_bootstrap_inner`,
+/// under which 3.12 and newer have a frame of the C stack's.
+const WORK_3_11: Work = Work { frame: 56, inner: Some(8), previous: 48, variables: 72, depth: 2, context: 152 };
+const WORK_3_12: Work = Work { frame: 56, inner: Some(0), previous: 8, variables: 72, depth: 3, context: 152 };
+const WORK_3_13: Work = Work { frame: 72, inner: None, previous: 8, variables: 72, depth: 3, context: 136 };
 
 /// `PyThreadState.next` and `.interp`: so since 3.8, and in 3.13.
 const THREAD_NEXT: u64 = 8;
@@ -252,3 +271,21 @@ const MUSL_KEYS: usize = 128;
 
 /// Thread-local variables of an executable and its libraries: 4 KiB hold those of most.
 const MAX_LOCAL: i64 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leads_out_of_memory_is_no_interpreter() {
+        let memory = Memory::open(Path::new("/proc/self")).expect("this process runs");
+        // As 3.12 has it where earlier releases had their interpreters: anything but an address.
+        for word in [u64::MAX, u64::MAX - 8, 1] {
+            let head = [word];
+            assert!(Interpreter::at(&memory, head.as_ptr() as u64, 8, OBJECT).is_none());
+            let interpreter = [0, word];
+            let head = [interpreter.as_ptr() as u64];
+            assert!(Interpreter::at(&memory, head.as_ptr() as u64, 8, OBJECT).is_none());
+        }
+    }
+}

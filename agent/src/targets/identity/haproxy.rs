@@ -26,7 +26,7 @@ pub(super) fn find(process: &Path, memory: &Memory) -> Result<Scheduled, Unknown
     // Every thread begins with the first one, and is given its own when it starts to work.
     let leads_there = |thread: u64| {
         let scheduler = memory.word(thread.wrapping_add_signed(slot))?;
-        (first..first + SCHEDULERS).contains(&scheduler).then_some(())
+        (first..first.saturating_add(SCHEDULERS)).contains(&scheduler).then_some(())
     };
     if threads(memory).any(|thread| leads_there(thread).is_some()) {
         return Ok(Scheduled { slot, current: CURRENT, movers: TASKLET });

@@ -53,6 +53,11 @@ impl Memory {
         Some(u64::from_ne_bytes(word))
     }
 
+    /// The word `offset` bytes behind `address`, which may have been read from the process: it may be anything.
+    pub(super) fn word_at(&self, address: u64, offset: u64) -> Option<u64> {
+        self.word(address.checked_add(offset)?)
+    }
+
     /// `count` words from `address` on, or as many as there are.
     pub(super) fn words(&self, address: u64, count: usize) -> Vec<u64> {
         let bytes = self.bytes(address, 8 * count);

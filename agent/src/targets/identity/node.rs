@@ -92,8 +92,8 @@ impl Loop {
         words.iter().copied().find_map(|address| {
             let is_new = address != last && address % 8 == 0 && address >= LOWEST;
             last = address;
-            let first = memory.word(address + HANDLES).filter(|first| is_new && *first >= LOWEST)?;
-            let named = memory.word(first.wrapping_sub(QUEUE) + OF_LOOP)?;
+            let first = memory.word_at(address, HANDLES).filter(|first| is_new && *first >= LOWEST)?;
+            let named = memory.word_at(first.wrapping_sub(QUEUE), OF_LOOP)?;
             (named == address && first != address + HANDLES).then_some(Self { address, first })
         })
     }
@@ -123,8 +123,8 @@ impl Loop {
     /// Whether the way that the probes go ends at the stream.
     fn leads_to(&self, memory: &Memory, stream: &Stream) -> bool {
         let watchers = self.address + u64::from(Node::WATCHERS);
-        let is_known = memory.word(watchers + 8).is_some_and(|count| stream.descriptor < count as u32);
-        let watcher = memory.word(watchers).and_then(|table| memory.word(table + 8 * u64::from(stream.descriptor)));
+        let is_known = memory.word_at(watchers, 8).is_some_and(|count| stream.descriptor < count as u32);
+        let watcher = memory.word(watchers).and_then(|table| memory.word_at(table, 8 * u64::from(stream.descriptor)));
         is_known && watcher == Some(stream.handle + u64::from(Node::WATCHER))
     }
 }
