@@ -59,8 +59,14 @@ pub(crate) struct State {
     pub(crate) turns: u8,
     /// 1 when a call without a request was passed over.
     pub(crate) midway: u8,
+    /// Of a unix socket: directions of calls that the first program saw and the second has not asked about, as bits.
+    pub(crate) seen: u8,
     /// Always zero.
-    pub(crate) reserved: [u8; 3],
+    pub(crate) reserved: [u8; 2],
+    /// Of a TCP socket: how far reading had come when a program last looked.
+    pub(crate) reached_reading: u32,
+    /// The same of writing.
+    pub(crate) reached_writing: u32,
     /// The process that moved bytes last without a layout of its runtime (see `runtime.rs`)…
     pub(crate) plain_process: u32,
     /// … while `LAYOUTS` had this number.

@@ -75,6 +75,7 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
         Stream::Tcp => sock.positions(state.fin_sent != 0)?,
         Stream::Unix => unix::moved(sock, state, direction, length)?,
     };
+    seen(state, stream, direction, reached);
     let before = match direction {
         Direction::Read => Positions { read: reached.read.wrapping_sub(length), ..reached },
         Direction::Write => Positions { write: reached.write.wrapping_sub(length), ..reached },
@@ -109,6 +110,70 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
         socket::caught_up(sock, state);
     }
     Some(())
+}
+
+/// The same call for a second program at the same place, which comes after the first.
+///
+/// Where probes of tracepoints can be put off in favour of another thread (since 7.0), the kernel passes over a program
+/// whose earlier run on that CPU has not ended, and says so in `recursion_misses` alone. What the first program has seen is
+/// left at that; what it has not is for this one.
+#[inline(always)]
+pub(crate) fn moved_again(call: Ended, registers: impl Fn() -> Registers) -> Option<()> {
+    let Ended { direction, sock, returned, flags, streams } = call;
+    // What fails moves nothing: of what is kept of it a run that was passed over costs little.
+    if returned < 0 || flags & passed_over(direction) != 0 {
+        return None;
+    }
+    if let Some(state) = socket::find(sock) {
+        if state.verdict == IGNORED {
+            return None;
+        }
+        let stream = sock.stream(streams)?;
+        if returned == 0 {
+            // Said once, whoever comes first. An end of a unix socket is told by both of its ends.
+            return if let (Direction::Read, Stream::Tcp) = (direction, stream) {
+                socket::read_nothing(sock)
+            } else {
+                None
+            };
+        }
+        let is_seen = match stream {
+            Stream::Tcp => {
+                let reached = sock.positions(state.fin_sent != 0)?;
+                match direction {
+                    Direction::Read => state.reached_reading == reached.read,
+                    Direction::Write => state.reached_writing == reached.write,
+                }
+            }
+            Stream::Unix => {
+                let bit = direction.to_wire();
+                let is_seen = state.seen & bit != 0;
+                state.seen &= !bit;
+                is_seen
+            }
+        };
+        if is_seen {
+            return None;
+        }
+    }
+    if returned == 0 {
+        return None;
+    }
+    moved(call, registers)?;
+    // Nobody will ask after this run.
+    let state = socket::find(sock)?;
+    state.seen &= !direction.to_wire();
+    Some(())
+}
+
+/// A program has looked at a call that moved bytes in `direction`, and up to `reached`.
+#[inline(always)]
+fn seen(state: &mut State, stream: Stream, direction: Direction, reached: Positions) {
+    match (stream, direction) {
+        (Stream::Tcp, Direction::Read) => state.reached_reading = reached.read,
+        (Stream::Tcp, Direction::Write) => state.reached_writing = reached.write,
+        (Stream::Unix, _) => state.seen |= direction.to_wire(),
+    }
 }
 
 /// The agent wants no records: the call is counted, and the connection goes on as one of which a record was lost.

@@ -19,6 +19,20 @@ pub(crate) fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Where the run above was passed over ([`traffic::moved_again`]).
+#[btf_tracepoint]
+pub(crate) fn sock_recv_length_again(ctx: BtfTracePointContext) -> i32 {
+    let call = Ended {
+        direction: Direction::Read,
+        sock: Sock::new(ctx.arg(0)),
+        returned: ctx.arg(1),
+        flags: ctx.arg(2),
+        streams: Streams::All,
+    };
+    traffic::moved_again(call, Registers::current);
+    0
+}
+
 /// `int inet_recvmsg(struct socket *sock, struct msghdr *msg, size_t size, int flags)`.
 #[fexit]
 pub(crate) fn exit_inet_recvmsg(ctx: FExitContext) -> i32 {

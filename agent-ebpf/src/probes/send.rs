@@ -19,6 +19,20 @@ pub(crate) fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Where the run above was passed over ([`traffic::moved_again`]).
+#[btf_tracepoint]
+pub(crate) fn sock_send_length_again(ctx: BtfTracePointContext) -> i32 {
+    let call = Ended {
+        direction: Direction::Write,
+        sock: Sock::new(ctx.arg(0)),
+        returned: ctx.arg(1),
+        flags: 0,
+        streams: Streams::All,
+    };
+    traffic::moved_again(call, Registers::current);
+    0
+}
+
 /// `int inet_sendmsg(struct socket *sock, struct msghdr *msg, size_t size)`.
 #[fexit]
 pub(crate) fn exit_inet_sendmsg(ctx: FExitContext) -> i32 {

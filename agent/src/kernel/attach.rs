@@ -120,7 +120,7 @@ impl Probes {
         }
         features::privileged()?;
         let btf = features::kernel_btf()?;
-        let (features, offsets) = (Features::of(&btf), features::offsets(&btf)?);
+        let (features, offsets) = (Features::of(&btf, &features::release()), features::offsets(&btf)?);
         let offsets =
             Offsets { always: offsets, unix: features::unix_offsets(&btf), rings: features::ring_offsets(&btf) };
         drop(btf);
@@ -357,7 +357,9 @@ fn verify(
 
 fn verify_one(program: &mut Program, hook: &Hook, kernel: &aya::Btf) -> anyhow::Result<()> {
     match hook.at {
-        At::BtfTracepoint(tracepoint) => kind::<BtfTracePoint>(program, hook)?.load(tracepoint, kernel),
+        At::BtfTracepoint(tracepoint) | At::Again(tracepoint) => {
+            kind::<BtfTracePoint>(program, hook)?.load(tracepoint, kernel)
+        }
         At::Exit(function) => kind::<FExit>(program, hook)?.load(function, kernel),
         At::Iterator(table) => kind::<Iter>(program, hook)?.load(table, kernel),
     }
@@ -366,7 +368,7 @@ fn verify_one(program: &mut Program, hook: &Hook, kernel: &aya::Btf) -> anyhow::
 
 fn attach(object: &mut Ebpf, hook: &Hook) -> anyhow::Result<()> {
     match hook.at {
-        At::BtfTracepoint(_) => probe::<BtfTracePoint>(object, hook)?.attach().map(drop),
+        At::BtfTracepoint(_) | At::Again(_) => probe::<BtfTracePoint>(object, hook)?.attach().map(drop),
         At::Exit(_) => probe::<FExit>(object, hook)?.attach().map(drop),
         // It runs when it is read: see `walk`.
         At::Iterator(_) => Ok(()),

@@ -2,7 +2,8 @@
 //! What this machine offers.
 //!
 //! In: the kernel's BTF and the capabilities of this process. Out: [`Features`] to plan with, and the offsets of the
-//! fields that the probes read. It decides nothing, and it never asks for a version number: distributions backport.
+//! fields that the probes read. It decides nothing, and it asks for a version number only where nothing else tells:
+//! distributions backport.
 //! Whether the kernel takes a program is known only when it was asked to: `attach.rs` does.
 
 use std::fs;
@@ -21,10 +22,11 @@ pub struct Features {
 }
 
 impl Features {
-    /// Finds out which hooks of the table exist.
-    pub fn of(btf: &Btf) -> Self {
+    /// Finds out which hooks of the table exist on a kernel of this `release`.
+    pub fn of(btf: &Btf, release: &str) -> Self {
         let describes = |at: &At| match at {
             At::BtfTracepoint(tracepoint) => btf.has_tracepoint(tracepoint),
+            At::Again(tracepoint) => btf.has_tracepoint(tracepoint) && puts_probes_off(release),
             At::Exit(function) => btf.has_function(function),
             At::Iterator(table) => btf.has_function(&format!("bpf_iter_{table}")),
         };
@@ -35,6 +37,17 @@ impl Features {
     pub fn offers(&self, at: At) -> bool {
         self.places.contains(&at)
     }
+}
+
+/// The running kernel's release; empty where it cannot be read.
+pub fn release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()
+}
+
+/// Whether a thread can be put off while a probe of a tracepoint runs in it. BTF does not show it.
+fn puts_probes_off(release: &str) -> bool {
+    let major = release.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    major.is_some_and(|major| major >= 7)
 }
 
 /// The running kernel's description.

@@ -119,6 +119,9 @@ impl Hook {
 pub enum At {
     /// A tracepoint whose arguments BTF describes. Works under lockdown and without kprobes and ftrace.
     BtfTracepoint(&'static str),
+    /// The same once more, after the first program, where the kernel passes over a program at a place that another thread
+    /// was put off in: since 7.0, where tracepoints are left to SRCU.
+    Again(&'static str),
     /// The return of a function that BTF describes. Takes BPF trampolines: x86-64 since 5.5, arm64 since 6.0.
     Exit(&'static str),
     /// A table of the kernel, walked through once when everything else is attached.
@@ -129,6 +132,7 @@ impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BtfTracepoint(name) => write!(f, "tracepoint {name}"),
+            Self::Again(name) => write!(f, "tracepoint {name}, a second time"),
             Self::Exit(name) => write!(f, "function {name}"),
             Self::Iterator(name) => write!(f, "iterator {name}"),
         }
@@ -151,6 +155,8 @@ pub enum Need {
 pub const TABLE: &[Hook] = &[
     socket_tracepoint("sock_send_length", WRITES),
     socket_tracepoint("sock_recv_length", READS),
+    second_look("sock_send_length_again", "sock_send_length"),
+    second_look("sock_recv_length_again", "sock_recv_length"),
     // `inet_…` and not `tcp_…`: where sockets are in a sockmap, others stand in TCP's place below them.
     function("exit_inet_sendmsg", "inet_sendmsg", Need::Required, ALWAYS, WRITES),
     // Apart from IPv4's since 5.3 (164c51fe82d1, a68886a69180). Not described where IPv6 is a module or absent.
@@ -233,6 +239,18 @@ const fn socket_tracepoint(name: &'static str, loses: &'static str) -> Hook {
         need: Need::Required,
         since: "6.3 (6e6eda44b939)",
         loses,
+    }
+}
+
+/// For calls that the first program there was passed over for.
+const fn second_look(program: &'static str, tracepoint: &'static str) -> Hook {
+    Hook {
+        program,
+        at: At::Again(tracepoint),
+        tiers: &[Tier::A],
+        need: Need::WherePresent,
+        since: "7.0",
+        loses: "calls that come while a thread is put off in the middle of a probe",
     }
 }
 

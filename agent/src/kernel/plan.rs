@@ -90,7 +90,7 @@ mod tests {
     /// What a kernel offers that lacks `absent`.
     fn without(absent: &[&str]) -> Features {
         let is_there = |at: &At| {
-            let (At::BtfTracepoint(name) | At::Exit(name) | At::Iterator(name)) = at;
+            let (At::BtfTracepoint(name) | At::Again(name) | At::Exit(name) | At::Iterator(name)) = at;
             !absent.contains(name)
         };
         Features { places: TABLE.iter().map(|hook| hook.at).filter(is_there).collect() }
