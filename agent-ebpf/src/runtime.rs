@@ -37,10 +37,13 @@ pub(crate) fn identity(registers: Registers, direction: Direction, state: &mut S
 /// A function of its own to the verifier, so that whichever way it went, its caller goes on in the same state.
 #[inline(never)]
 fn read(registers: Registers, direction: u8, state: &mut State, into: *mut Identity) {
-    let found = look(registers, direction, state).unwrap_or([0; 3]);
-    for (index, word) in found.into_iter().enumerate() {
-        // SAFETY: the caller's room for three words. Volatile, so that LLVM makes no call of memset of it.
-        unsafe { into.cast::<u64>().add(index).write_volatile(word) };
+    // One by one: an array would take room of the stack, of which all frames together have 512 bytes.
+    let [first, second, third] = look(registers, direction, state).unwrap_or([0; 3]);
+    // SAFETY: the caller's room for three words. Volatile, so that LLVM makes no call of memset of it.
+    unsafe {
+        into.cast::<u64>().write_volatile(first);
+        into.cast::<u64>().add(1).write_volatile(second);
+        into.cast::<u64>().add(2).write_volatile(third);
     }
 }
 
