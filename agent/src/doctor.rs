@@ -8,9 +8,11 @@ pub mod machine;
 
 pub mod probes;
 
-mod exchange;
-
 mod collector;
+
+mod evidence;
+
+mod exchange;
 
 use std::fmt::Write as _;
 
@@ -117,6 +119,7 @@ pub fn examine(config: &DoctorConfig, machine: &dyn Machine, attach: Attach<'_>)
         }
     }
     checks.extend(collector::checks(&config.destinations));
+    checks.extend(evidence::checks());
     Report { checks }
 }
 

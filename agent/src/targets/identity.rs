@@ -77,7 +77,7 @@ fn hands_over(runtime: Runtime) -> bool {
 }
 
 /// Looks into the process whose directory in `/proc` is `process`.
-fn find(process: &Path, runtime: Runtime) -> Result<Layout, Unknown> {
+pub(crate) fn find(process: &Path, runtime: Runtime) -> Result<Layout, Unknown> {
     if !process.exists() {
         return Err(Unknown::Never("it is gone"));
     }

@@ -56,7 +56,8 @@ fn is_mapped(maps: &Path) -> bool {
         let mapped = line[at..].trim_ascii_end();
         let name = mapped.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let context = CONTEXTS.iter().any(|context| mapped.starts_with(context.as_bytes()));
-        let library = name == PHP || LIBRARIES.iter().any(|library| name.starts_with(library.as_bytes()));
+        let loaded = memchr::memmem::find(name, b".so").is_some();
+        let library = name == PHP || LIBRARIES.iter().any(|library| loaded && name.starts_with(library.as_bytes()));
         if context || library {
             return true;
         }
@@ -128,6 +129,7 @@ mod tests {
             ("[anon:other]", false),
             ("/usr/lib/libopentelemetry_trace.so", true),
             ("/usr/lib/php/20220829/opentelemetry.so", true),
+            ("/home/me/target/debug/deps/libopentelemetry_proto-1f.rlib", false),
             ("/home/opentelemetry.sock", false),
             ("/otel/linux-x64/OpenTelemetry.AutoInstrumentation.Native.so", true),
         ] {
