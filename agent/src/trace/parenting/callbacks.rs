@@ -330,7 +330,9 @@ impl Given {
         if count < self.count {
             // Another program in the same process: its ids begin again.
             self.entries.clear();
-        } else if count > self.count && self.entries.back().is_none_or(|(_, last)| *last != self.last) {
+        } else if count > self.count {
+            // Also behind an entry of the same exchange: what was given after its request was written, among which are the ids of other
+            // connections, is not what was given after its response was read.
             self.push((self.count + 1, self.last));
         }
         (self.count, self.last) = (count, exchange);
@@ -508,5 +510,17 @@ mod tests {
         assert_eq!(to(&given), [None, a, a, a, Some(c), None, b, b, None], "to the end of its entry");
         given.act(5, a);
         assert_eq!(given.to(5), None, "the program is another one");
+    }
+
+    #[test]
+    fn what_follows_from_a_response_is_not_anothers_whose_connection_was_made_before_it() {
+        let (a, b, c) = (Some(nth('A', 0)), Some(nth('B', 0)), nth('c', 0));
+        let mut given = Given::default();
+        // A is written, and read when 20 ids have been given.
+        for (count, exchange) in [(10, a), (20, a), (30, b)] {
+            given.act(count, exchange);
+        }
+        given.assign(15, c);
+        assert_eq!([14, 15, 20, 21, 30].map(|id| given.to(id)), [a, Some(c), Some(c), a, a]);
     }
 }
