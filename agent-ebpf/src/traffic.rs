@@ -75,7 +75,9 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
         Stream::Tcp => sock.positions(state.fin_sent != 0)?,
         Stream::Unix => unix::moved(sock, state, direction, length)?,
     };
-    seen(state, stream, direction, reached);
+    if let Streams::All = streams {
+        seen(state, stream, direction, reached);
+    }
     let before = match direction {
         Direction::Read => Positions { read: reached.read.wrapping_sub(length), ..reached },
         Direction::Write => Positions { write: reached.write.wrapping_sub(length), ..reached },
@@ -166,7 +168,7 @@ pub(crate) fn moved_again(call: Ended, registers: impl Fn() -> Registers) -> Opt
     Some(())
 }
 
-/// A program has looked at a call that moved bytes in `direction`, and up to `reached`.
+/// A program that has another one behind it has looked at a call that moved bytes in `direction`, and up to `reached`.
 #[inline(always)]
 fn seen(state: &mut State, stream: Stream, direction: Direction, reached: Positions) {
     match (stream, direction) {

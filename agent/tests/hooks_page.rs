@@ -123,11 +123,17 @@ gain from it.
 ## Cases that cannot pass
 
 The catalogue of what capture has to get right (`cargo xtask accuracy capture` on this machine, `cargo xtask vm --catalogue`
-on other kernels) passes in every tier but for these, which are held to the account that the agent gives of them. Run so
-far: all of it on 6.18 in tiers A and C; elsewhere in parts alone, since an emulated machine takes up to a minute for a
-case: on 6.1 in tier B the 61 cases of messages and their framing, 16 of calls and of bodies that pass no memory,
-`unix-socketpair`, `unix-server-closes-at-the-end`, `unix-read-by-splice` and `nginx-to-python-over-unix`; on 5.10 in tier C
-the methods of requests.
+on other kernels) passes in every tier but for these, which are held to the account that the agent gives of them. Run as a
+whole: on 6.18 in tiers A and C, on 6.12 in tier A, on 6.1 in tier B. On 5.10 in tier C 142 of 169 cases were run, all but those of
+unix sockets, which that tier does not follow, and three neighbours. On 7.2 in tier A 162 of 169 passed; the seven others,
+all emulated, are of two kinds:
+
+- `uring-sendmsg-recvmsg`: 7.2 hides what this call writes through io_uring. It is counted as a gap. Why is not known yet.
+- `java-pool`, `go-pool`, `nginx-reloads-under-load`, and the loads on 8, 64 and 10,000 connections: from 7.0 on a thread may be
+  put off in the middle of a probe, and the kernel passes over the same probe for all other threads of that CPU until it
+  goes on (`recursion_misses` in the program's `fdinfo`). A second program at the same place (since then) sees most of those
+  calls: of 3,200 requests on 8 connections it left 91 gaps instead of 892, on an emulated machine, where a probe takes a
+  hundred times as long as on a real one. What neither sees is a gap, or, where it was a connection's first request, unseen.
 
 | tier | cases | why | their requests |
 |---|---|---|---|

@@ -11,7 +11,9 @@ use crate::{
 };
 
 /// `sys_exit(struct pt_regs *regs, long ret)`: every system call of the machine, about to return.
+// Inlined into the program that is made of it: 5.10 counts 32 bytes of the stack for each call, used or not.
 #[btf_tracepoint]
+#[inline(always)]
 pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     returned(Registers::new(ctx.arg(0)), ctx.arg(1));
     0
