@@ -111,14 +111,18 @@ mod tests {
             without(&["sock_recv_length", "inet6_recvmsg", "inet6_sendmsg", "inet_sendpage", "unix_stream_recvmsg"]);
         // Writes before reads.
         let rings = ["io_uring_submit_req", "io_uring_poll_arm", "io_uring_complete"];
-        let tracepoints = [&["sock_send_length", "sock_recv_length"][..], &rings].concat();
+        let first = ["sock_send_length", "sock_recv_length"];
+        let again = ["sock_send_length_again", "sock_recv_length_again"];
+        let before_7 =
+            Features { places: newest.places.iter().copied().filter(|at| !matches!(at, At::Again(_))).collect() };
         let exits = ["exit_inet_sendmsg", "exit_inet_recvmsg"];
         let both = ["exit_inet_sendmsg", "exit_inet6_sendmsg", "exit_inet_recvmsg", "exit_inet6_recvmsg"];
         let unix = ["exit_unix_stream_sendmsg", "exit_unix_stream_recvmsg"];
         let pages = ["exit_inet_sendpage"];
         let unix_pages = ["exit_unix_stream_sendpage"];
         for (features, tier, programs) in [
-            (&newest, Tier::A, Some(tracepoints.to_vec())),
+            (&newest, Tier::A, Some([&first[..], &again, &rings].concat())),
+            (&before_7, Tier::A, Some([&first[..], &rings].concat())),
             (&newest, Tier::B, Some([&both[..], &unix].concat())),
             (&newest, Tier::C, Some(vec!["sys_exit"])),
             (&before_6_3, Tier::A, None),
