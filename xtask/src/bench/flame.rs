@@ -53,6 +53,8 @@ pub(super) fn draw(bench: &Bench, _: &mut Report) -> Result<()> {
     options.title = "Where the agent's time goes".to_owned();
     options.subtitle =
         Some(format!("{RATE} requests/s on {CONNECTIONS} connections, both ends traced, OTLP to a collector"));
+    // Of the sampled clock, as perf weighs its samples.
+    options.count_name = "ns".to_owned();
     // What is narrower cannot be read, and would be most of the file.
     options.min_width = 0.2;
     options.deterministic = true;
