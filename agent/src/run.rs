@@ -233,6 +233,7 @@ pub fn run(config: &Config, source: Option<Source>) -> Result<(), RunError> {
     let mut vitals = inlet.pipeline.vitals().clone();
     vitals.lost.records = lost_records(&probes, &inlet);
     vitals.left_alone = LeftAlone(probes.left_alone());
+    vitals.missed = probes.missed();
     inlet.close()?;
     outputs.finish(&mut vitals, clock::now());
     failed.map_or(Ok(()), |error| Err(error.into()))
@@ -362,7 +363,7 @@ fn drain(probes: &mut Probes, watched: &mut Watched, inlet: &mut Inlet) -> Drain
 fn stock(probes: &Probes, pipeline: &Pipeline, config: &Config, fullest: Peak) -> Stock {
     let ring = u64::from(config.bounds.ring_bytes);
     let tables = probes.tables().into_iter().map(|filled| (filled.map, filled.entries, filled.capacity));
-    let runs = probes.runs().into_iter().map(|runs| (runs.program, runs.time.as_secs_f64(), runs.count));
+    let runs = probes.runs().into_iter().map(|runs| (runs.program, runs.time.as_secs_f64(), runs.count, runs.missed));
     Stock {
         maps: tables.chain([("RING".to_owned(), Some(fullest.get()), ring)]).collect(),
         programs: runs.collect(),

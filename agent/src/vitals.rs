@@ -33,6 +33,8 @@ pub struct Vitals {
     pub older: u64,
     /// Those of them that were met in the middle of a message: it was not followed, and the next one was.
     pub midway: u64,
+    /// Events that the kernel showed to no probe, at most. What moved in them is a gap, or was never seen.
+    pub missed: u64,
     /// Sockets left alone because what they carry is not followed, by what it looks like.
     pub left_alone: LeftAlone,
     /// Spans not exported because their trace is not sampled, or because their process exports its own; the local view

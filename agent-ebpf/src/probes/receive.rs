@@ -22,14 +22,7 @@ pub(crate) fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
 /// Where the run above was passed over ([`traffic::moved_again`]).
 #[btf_tracepoint]
 pub(crate) fn sock_recv_length_again(ctx: BtfTracePointContext) -> i32 {
-    let call = Ended {
-        direction: Direction::Read,
-        sock: Sock::new(ctx.arg(0)),
-        returned: ctx.arg(1),
-        flags: ctx.arg(2),
-        streams: Streams::All,
-    };
-    traffic::moved_again(call, Registers::current);
+    traffic::moved_again(call(Streams::All, Sock::new(ctx.arg(0)), ctx.arg(1), ctx.arg(2)), Registers::current);
     0
 }
 
@@ -56,5 +49,10 @@ pub(crate) fn exit_unix_stream_recvmsg(ctx: FExitContext) -> i32 {
 
 #[inline(always)]
 fn read(streams: Streams, sock: Sock, returned: i32, flags: i32) {
-    traffic::moved(Ended { direction: Direction::Read, sock, returned, flags, streams }, Registers::current);
+    traffic::moved(call(streams, sock, returned, flags), Registers::current);
+}
+
+#[inline(always)]
+fn call(streams: Streams, sock: Sock, returned: i32, flags: i32) -> Ended {
+    Ended { direction: Direction::Read, sock, returned, flags, streams }
 }

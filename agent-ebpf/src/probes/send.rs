@@ -22,14 +22,7 @@ pub(crate) fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
 /// Where the run above was passed over ([`traffic::moved_again`]).
 #[btf_tracepoint]
 pub(crate) fn sock_send_length_again(ctx: BtfTracePointContext) -> i32 {
-    let call = Ended {
-        direction: Direction::Write,
-        sock: Sock::new(ctx.arg(0)),
-        returned: ctx.arg(1),
-        flags: 0,
-        streams: Streams::All,
-    };
-    traffic::moved_again(call, Registers::current);
+    traffic::moved_again(call(Streams::All, Sock::new(ctx.arg(0)), ctx.arg(1)), Registers::current);
     0
 }
 
@@ -72,5 +65,10 @@ pub(crate) fn exit_unix_stream_sendpage(ctx: FExitContext) -> i32 {
 
 #[inline(always)]
 fn written(streams: Streams, sock: Sock, returned: i32) {
-    traffic::moved(Ended { direction: Direction::Write, sock, returned, flags: 0, streams }, Registers::current);
+    traffic::moved(call(streams, sock, returned), Registers::current);
+}
+
+#[inline(always)]
+fn call(streams: Streams, sock: Sock, returned: i32) -> Ended {
+    Ended { direction: Direction::Write, sock, returned, flags: 0, streams }
 }

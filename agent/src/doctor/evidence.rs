@@ -14,6 +14,7 @@ use crate::{
     targets::{
         Reader,
         identity::{Layout, Unknown, find, is_known},
+        selection::is_collector,
     },
 };
 
@@ -29,6 +30,7 @@ pub(super) fn checks() -> Vec<Check> {
         checks.push(Check::new(NAME, Verdict::Info, more));
     }
     checks.extend(instrumented(&all));
+    checks.extend(collectors(&all));
     checks
 }
 
@@ -96,6 +98,15 @@ fn instrumented(all: &[ProcessFacts]) -> Option<Check> {
         .then(|| Check::new("instrumented", Verdict::Info, finding).fix("to have both: sampling.instrumented: trace"))
 }
 
+/// Those that carry the traces of others, and are traced only if somebody chooses them.
+fn collectors(all: &[ProcessFacts]) -> Option<Check> {
+    let group: Vec<_> = all.iter().filter(|facts| is_collector(facts)).collect();
+    let finding = format!("{} carries traces, and is left alone", listed(&group));
+    (!group.is_empty()).then(|| {
+        Check::new("collectors", Verdict::Info, finding).fix("to trace it all the same: --pid, --port or --exe")
+    })
+}
+
 /// The first few, by service and number.
 fn listed(group: &[&ProcessFacts]) -> String {
     let shown: Vec<_> = group.iter().take(SHOWN).map(|facts| format!("{} {}", service(facts), facts.id.pid)).collect();
@@ -136,6 +147,7 @@ mod tests {
         let mut all: Vec<_> = (1..=6).map(|pid| process(pid, Runtime::Python, "cart", false)).collect();
         all.push(process(7, Runtime::Ruby, "pay", true));
         all.push(process(8, Runtime::Go, "old", false));
+        all.push(ProcessFacts { executable: "/usr/bin/otelcol".into(), ..process(9, Runtime::Go, "otelcol", false) });
         let tasks = Evidence::Found("the asyncio task that runs is read from its memory");
         let evidence = |facts: &ProcessFacts| match facts.runtime {
             Runtime::Python => tasks,
@@ -143,13 +155,15 @@ mod tests {
             _ => Evidence::Missing("its release of Go is older or newer than those known"),
         };
         let looked: Vec<_> = all.iter().map(|facts| (facts, evidence(facts))).collect();
-        let checks = told(&looked).into_iter().chain(instrumented(&all)).collect();
+        let checks = told(&looked).into_iter().chain(instrumented(&all)).chain(collectors(&all)).collect();
         insta::assert_snapshot!(Report { checks }.text(Colour::Off), @r"
-        [info] parents: go (old 8): its release of Go is older or newer than those known; its threads are watched, and calls of tasks have no parent without a header or an id
+        [info] parents: go (old 8, otelcol 9): its release of Go is older or newer than those known; its threads are watched, and calls of tasks have no parent without a header or an id
         [ ok ] parents: python (cart 1, cart 2, cart 3, cart 4 and 2 more): the asyncio task that runs is read from its memory
         [info] parents: ruby (pay 7): its threads are watched, and believed once they prove right
         [info] an OpenTelemetry SDK is at work in pay 7: its spans are exported, not ours
                → to have both: sampling.instrumented: trace
+        [info] otelcol 9 carries traces, and is left alone
+               → to trace it all the same: --pid, --port or --exe
         Result: spantap works here.
         ");
     }

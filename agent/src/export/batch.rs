@@ -208,13 +208,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::{
-        attribute::Attribute,
-        context::{SpanId, TraceFlags, TraceId},
-        process::ProcessId,
-        time::{Task, Timestamp},
-        trace::{Begun, Span, SpanKind},
-    };
+    use crate::{attribute::Attribute, process::ProcessId, trace::Span};
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
@@ -291,25 +285,7 @@ mod tests {
             instrumented: false,
             attributes: vec![Attribute::new("service.name", name)],
         });
-        let span = Span {
-            trace: TraceId([1; 16]),
-            id: SpanId([2; 8]),
-            parent: None,
-            begun: Begun::Elsewhere,
-            flags: TraceFlags(3),
-            state: None,
-            kind: SpanKind::Server,
-            name: "n".repeat(size).into(),
-            protocol,
-            start: Timestamp(0),
-            answered: None,
-            end: Timestamp(0),
-            failed: false,
-            attributes: Vec::new(),
-            links: Vec::new(),
-            task: Task::default(),
-            port: 0,
-        };
+        let span = Span { name: "n".repeat(size).into(), protocol, ..Span::blank() };
         ServiceSpan { span, resource, target: None }
     }
 }

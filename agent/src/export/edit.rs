@@ -79,36 +79,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{
-        context::{SpanId, TraceFlags, TraceId},
-        enrich::Resource,
-        process::ProcessId,
-        time::{Task, Timestamp},
-        trace::{Begun, Span},
-    };
+    use crate::{enrich::Resource, process::ProcessId, trace::Span};
 
     fn span() -> ServiceSpan {
-        let span = Span {
-            trace: TraceId([1; 16]),
-            id: SpanId([2; 8]),
-            parent: None,
-            begun: Begun::Here,
-            flags: TraceFlags(3),
-            state: None,
-            kind: SpanKind::Server,
-            name: "GET".into(),
-            protocol: "http",
-            start: Timestamp(0),
-            answered: None,
-            end: Timestamp(0),
-            failed: false,
-            attributes: [("a.b", "1"), ("a.c", "2"), ("d", "3")]
-                .map(|(key, value)| Attribute::new(key, value))
-                .to_vec(),
-            links: Vec::new(),
-            task: Task::default(),
-            port: 0,
-        };
+        let attributes = [("a.b", "1"), ("a.c", "2"), ("d", "3")].map(|(key, value)| Attribute::new(key, value));
+        let span = Span { attributes: attributes.to_vec(), ..Span::blank() };
         let process = ProcessId { pid: 1, started: 1 };
         ServiceSpan {
             span,

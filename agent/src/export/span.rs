@@ -146,8 +146,8 @@ mod tests {
     use super::*;
     use crate::{
         context::{SpanId, TraceFlags, TraceId},
-        time::{Task, Timestamp},
-        trace::{Begun, LinkMethod},
+        time::Timestamp,
+        trace::LinkMethod,
     };
 
     proptest! {
@@ -164,7 +164,7 @@ mod tests {
         for (claim, parent, expected) in
             [("a root", None, 0x003), ("local", parent(false), 0x103), ("remote", parent(true), 0x303)]
         {
-            assert_eq!(written(&Span { parent, ..empty_span() }, WallOffset(0)).flags, expected, "{claim}");
+            assert_eq!(written(&Span { parent, ..Span::blank() }, WallOffset(0)).flags, expected, "{claim}");
         }
     }
 
@@ -175,10 +175,10 @@ mod tests {
             "a=1 ,\tb=2,,c=3",
             "ot=th:8,tenant@a-long-system-name=1,b=2",
         ] {
-            let span = Span { state: Some(state.into()), ..empty_span() };
+            let span = Span { state: Some(state.into()), ..Span::blank() };
             assert_eq!(written(&span, WallOffset(0)).trace_state, state);
         }
-        assert_eq!(written(&empty_span(), WallOffset(0)).trace_state, "");
+        assert_eq!(written(&Span::blank(), WallOffset(0)).trace_state, "");
     }
 
     #[test]
@@ -186,7 +186,7 @@ mod tests {
         let text = |key, value: &str| Attribute::new(key, value.to_owned());
         let attributes = vec![text("a", "žluťoučký"), text("b", "kůň"), text("c", "")];
         let link = SpanLink { trace: TraceId([3; 16]), span: SpanId([4; 8]), attributes: attributes.clone() };
-        let span = Span { attributes, links: vec![link.clone(), link], ..empty_span() };
+        let span = Span { attributes, links: vec![link.clone(), link], ..Span::blank() };
         let limits = SpanLimits { attributes: 2, characters: 3, links: 1, link_attributes: 0 };
         let mut out = Message::default();
         write_span(&span, WallOffset(0), &limits, &mut out);
@@ -281,7 +281,7 @@ mod tests {
                     failed,
                     attributes,
                     links,
-                    ..empty_span()
+                    ..Span::blank()
                 }
             },
         )
@@ -298,27 +298,5 @@ mod tests {
         ];
         (prop_oneof![Just("http.request.method"), Just("url.full"), Just("k")], value)
             .prop_map(|(key, value)| Attribute { key: key.into(), value })
-    }
-
-    fn empty_span() -> Span {
-        Span {
-            trace: TraceId([1; 16]),
-            id: SpanId([2; 8]),
-            parent: None,
-            begun: Begun::Elsewhere,
-            flags: TraceFlags(3),
-            state: None,
-            kind: SpanKind::Server,
-            name: "GET".into(),
-            protocol: "http",
-            start: Timestamp(0),
-            answered: None,
-            end: Timestamp(0),
-            failed: false,
-            attributes: Vec::new(),
-            links: Vec::new(),
-            task: Task::default(),
-            port: 0,
-        }
     }
 }

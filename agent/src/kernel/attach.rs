@@ -4,7 +4,12 @@
 //! In: [`Settings`] and this machine. Out: [`Probes`] of the best tier that the kernel takes. It asks the kernel by
 //! handing it the programs, and does not improvise: what cannot be attached is a verdict, or the reason for the next tier.
 
-use std::{collections, io, slice, thread, time::Duration};
+use std::{
+    collections, fs, io,
+    os::fd::{AsFd as _, AsRawFd as _},
+    slice, thread,
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow};
 use aya::{
@@ -101,15 +106,17 @@ struct Counted {
     runs: Vec<Runs>,
 }
 
-/// What running a probe took, since the first was attached.
+/// What became of a probe's runs, since the first was attached.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Runs {
     /// The probe.
     pub program: String,
-    /// The time.
+    /// The time that they took, where the kernel measures it (`kernel.bpf_stats_enabled`, since 5.1).
     pub time: Duration,
-    /// How often it ran.
+    /// How many there were, likewise.
     pub count: u64,
+    /// How many the kernel left out, because an earlier one on that CPU had not ended (since 5.12).
+    pub missed: u64,
 }
 
 impl Probes {
@@ -216,13 +223,14 @@ impl Probes {
         sum(summed(&self.left_alone), self.earlier.left_alone)
     }
 
-    /// What running each probe has taken, where the kernel measures it (`kernel.bpf_stats_enabled`, since 5.1).
+    /// What became of each probe's runs, where there is something to tell.
     pub fn runs(&self) -> Vec<Runs> {
         let mut all = self.earlier.runs.clone();
         for (name, program) in self.object.iter().flat_map(Ebpf::programs) {
             // One that is not loaded has none.
             let Ok(info) = program.info() else { continue };
-            if info.run_count() == 0 {
+            let missed = program.fd().ok().and_then(|fd| missed_by(fd.as_fd().as_raw_fd())).unwrap_or_default();
+            if info.run_count() == 0 && missed == 0 {
                 continue;
             }
             let place = all.iter().position(|known| known.program == name).unwrap_or_else(|| {
@@ -231,9 +239,22 @@ impl Probes {
             });
             all[place].time += info.run_time();
             all[place].count += info.run_count();
+            all[place].missed += missed;
         }
         all.sort_by(|one, other| one.program.cmp(&other.program));
         all
+    }
+
+    /// Events that the kernel showed to no probe, at most: where a second one stands behind the first, an event was missed
+    /// only if both were left out, which the kernel does not tell.
+    pub fn missed(&self) -> u64 {
+        let runs = self.runs();
+        let of = |hook: &Hook| runs.iter().find(|runs| runs.program == hook.program).map_or(0, |runs| runs.missed);
+        let used = || self.verdicts.iter().filter(|it| it.state == State::Used).map(|it| it.hook);
+        let second =
+            |first: At| used().find(|hook| matches!((hook.at, first), (At::Again(a), At::BtfTracepoint(b)) if a == b));
+        let first = used().filter(|hook| !matches!(hook.at, At::Again(_)));
+        first.map(|hook| second(hook.at).map_or(of(hook), |second| of(hook).min(of(second)))).sum()
     }
 
     /// How full the tables were when they were counted last; nothing where nobody wanted to know, or no probe is attached.
@@ -260,6 +281,12 @@ impl Probes {
     pub fn verdicts(&self) -> &[HookVerdict] {
         &self.verdicts
     }
+}
+
+/// `recursion_misses` in the description of a program's descriptor.
+fn missed_by(program: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{program}")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
 }
 
 fn load(settings: &Settings, tier: Tier, offsets: &Offsets, kernel: &aya::Btf) -> anyhow::Result<Ebpf> {

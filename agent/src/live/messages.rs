@@ -167,6 +167,9 @@ pub fn summary(vitals: &Vitals, delivered: Delivered) -> String {
     if vitals.midway > 0 {
         let _ = write!(text, " · {} met in mid-message", counted(vitals.midway, "older connection"));
     }
+    if vitals.missed > 0 {
+        let _ = write!(text, " · up to {} not shown by the kernel", counted(vitals.missed, "event"));
+    }
     if lost.is_empty() {
         text.push_str(" · nothing lost\n");
     } else {
@@ -196,6 +199,7 @@ pub fn summary_json(vitals: &Vitals, delivered: Delivered) -> String {
         "expired": vitals.expired,
         "older": vitals.older,
         "midway": vitals.midway,
+        "missed": vitals.missed,
         "left_alone": vitals.left_alone,
         "steps": vitals.steps,
     });

@@ -42,8 +42,8 @@ pub struct Books {
 pub struct Stock {
     /// The kernel's tables: entries, where somebody has counted, and capacity. Of the ring they are bytes.
     pub maps: Vec<(String, Option<u64>, u64)>,
-    /// Seconds that each probe ran, and how often, where the kernel measures it.
-    pub programs: Vec<(String, f64, u64)>,
+    /// Seconds that each probe ran, and how often, where the kernel measures it; and how often it was left out.
+    pub programs: Vec<(String, f64, u64, u64)>,
     /// The tables of the agent itself.
     pub tables: Vec<Fill>,
     /// Further bytes of memory, by what they are for.
@@ -184,10 +184,13 @@ pub fn families(books: &Books, since: Timestamp) -> Vec<Family> {
         "Entries that a kernel table has room for; bytes, of the ring.",
         capacities.collect::<Vec<_>>(),
     );
-    let seconds = programs.iter().map(|(program, seconds, _)| ([("program", named(program))], *seconds));
+    let seconds = programs.iter().map(|(program, seconds, ..)| ([("program", named(program))], *seconds));
     page.push("spantap_ebpf_program_run", "s", "Time that a probe ran.", Kind::Counter, seconds.collect::<Vec<_>>());
-    let runs = programs.iter().map(|(program, _, runs)| ([("program", named(program))], *runs as f64));
+    let runs = programs.iter().map(|(program, _, runs, _)| ([("program", named(program))], *runs as f64));
     page.counters("spantap_ebpf_program_runs", "Times that a probe ran.", runs.collect::<Vec<_>>());
+    let missed = programs.iter().map(|(program, _, _, missed)| ([("program", named(program))], *missed as f64));
+    let help = "Times that the kernel left a probe out, because another run of it had not ended.";
+    page.counters("spantap_ebpf_program_missed", help, missed.collect::<Vec<_>>());
     let each = |number: fn(&Fill) -> u64| {
         tables.iter().map(move |fill| ([("table", fill.table.into())], number(fill) as f64)).collect::<Vec<_>>()
     };
@@ -311,7 +314,7 @@ mod tests {
         });
         books.stock = Stock {
             maps: vec![("PROCESSES".into(), Some(3), 4096), ("UNWANTED".into(), None, 16)],
-            programs: vec![("tcp_send".into(), 0.25, 1000)],
+            programs: vec![("tcp_send".into(), 0.25, 1000, 8)],
             tables: vec![Fill::of("connections", 2, 64, 100)],
             memory: vec![("ring", 1024)],
         };
@@ -336,6 +339,7 @@ mod tests {
             "spantap_table_capacity{table=\"connections\"} 64\n",
             "spantap_ebpf_program_run_seconds_total{program=\"tcp_send\"} 0.25\n",
             "spantap_ebpf_program_runs_total{program=\"tcp_send\"} 1000\n",
+            "spantap_ebpf_program_missed_total{program=\"tcp_send\"} 8\n",
             "spantap_export_spool_size{destination=\"grpc\"} 9\n",
             "spantap_export_spool_corrupt_files_total{destination=\"grpc\"} 1\n",
             "process_cpu_seconds_total 1.5\n",

@@ -89,7 +89,7 @@ impl Judge {
 
 /// Whether the process is one of those that take traces from others and pass them on, or keep them. `otelcol-contrib` and
 /// `jaeger-query` are of the families of `otelcol` and `jaeger`.
-fn is_collector(facts: &ProcessFacts) -> bool {
+pub fn is_collector(facts: &ProcessFacts) -> bool {
     let path = if facts.executable.is_empty() { &facts.command } else { &facts.executable };
     let name = path.rsplit('/').next().unwrap_or_default();
     COLLECTORS

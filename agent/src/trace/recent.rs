@@ -81,7 +81,7 @@ impl Reuse {
     /// and its sender's decision holds. The CLIENT end of a request goes on for `grace` longer than the SERVER end: who
     /// joins the two finds them in one trace, whichever was heard of first.
     pub(super) fn is_spent(&mut self, context: &TraceContext, at: Timestamp, grace: Duration) -> bool {
-        if !context.flags.contains(TraceFlags::SAMPLED) {
+        if !context.flags.contains(TraceFlags::SAMPLED) && !context.flags.contains(TraceFlags::DEFERRED) {
             return false;
         }
         let key = (context.trace, context.parent);
@@ -139,6 +139,9 @@ mod tests {
             "its CLIENT end goes on for a while"
         );
         assert!((0..2 * MOST_USES).all(|_| !spent(2, 0, start, Duration::ZERO)));
+        let deferred = TraceFlags::DEFERRED.0;
+        let used = (0..=MOST_USES).filter(|_| spent(4, deferred, start, Duration::ZERO)).count();
+        assert_eq!(used, 1, "nobody has decided against it");
         let end = start.plus(LONGEST_USE);
         assert!(!spent(3, 1, start, Duration::ZERO));
         assert!(!spent(3, 1, Timestamp(end.0 - 1), Duration::ZERO) && spent(3, 1, end, Duration::ZERO));

@@ -84,17 +84,17 @@ impl Ground {
         self.agent = Some(agent);
     }
 
-    /// Gives it back, with the truths of the case, once all that is expected is shown. Nothing is given back of a case
-    /// that has to be judged by itself.
-    pub(crate) fn give_back(mut self) -> Result<(Agent, Vec<Truth>), String> {
-        if self.joined || !self.left_alone.is_empty() {
+    /// Gives it back, with the truths of the case and whether its ends have to be joined, once all that is expected is shown.
+    /// Nothing is given back of a case that has to be judged by itself.
+    pub(crate) fn give_back(mut self) -> Result<(Agent, Vec<Truth>, bool), String> {
+        if !self.left_alone.is_empty() {
             return Err("what it expects is judged by the agent's whole account".to_owned());
         }
         if !self.await_spans(SHOW_DEADLINE)? {
             return Err(format!("not shown {SHOW_DEADLINE:?} after the end"));
         }
         let agent = self.agent.take().ok_or("the case never started the agent")?;
-        Ok((agent, self.truths))
+        Ok((agent, self.truths, self.joined))
     }
 
     /// Starts the agent, unless it runs.

@@ -58,6 +58,9 @@ pub(super) fn draw(bench: &Bench, _: &mut Report) -> Result<()> {
     // What is narrower cannot be read, and would be most of the file.
     options.min_width = 0.2;
     options.deterministic = true;
+    // A picture, and no program of somebody else's in this repository.
+    options.no_javascript = true;
+    options.image_width = Some(1600);
     let out = File::create(&file).with_context(|| format!("write {}", file.display()))?;
     flamegraph::from_reader(&mut options, Cursor::new(folded), out).context("draw the graph")?;
     println!("{}", file.display());
