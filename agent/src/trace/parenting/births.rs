@@ -5,7 +5,8 @@
 //! In: threads that begin and end, and of `thread` which request the starter holds, and how that ends. Out: claims. A
 //! thread that outlives its request says nothing: pools start their threads on demand and give them anybody's work. A
 //! process in which such threads make calls is a process with pools, and is not believed until many others have ended in
-//! time. A thread whose end was not seen makes its whole request doubtful.
+//! time. Nor does a second call say anything of a thread, unless all of them make as many. A thread whose end was not seen
+//! makes its whole request doubtful.
 //!
 //! ```text
 //! T reads R ── T starts U ············ U ends ── T answers R, to the last byte      c is R's
@@ -34,6 +35,7 @@ pub(super) struct Births {
     /// Threads so far.
     born: u64,
     trust: Trust,
+    usual: Usual,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +45,8 @@ struct Born {
     started: u64,
     /// How many came before.
     ordinal: u64,
-    called: bool,
+    /// How many calls it has made.
+    calls: u32,
 }
 
 /// What was started for one request.
@@ -65,6 +68,16 @@ struct Made {
     request: ExchangeId,
     /// By which thread.
     ordinal: u64,
+    /// It was the thread's first.
+    first: bool,
+}
+
+/// How many calls the threads of this process make, as long as that is always the same.
+#[derive(Clone, Copy, Debug, Default)]
+struct Usual {
+    calls: u32,
+    /// Threads in a row.
+    row: u32,
 }
 
 /// How a request was over.
@@ -85,6 +98,7 @@ impl Default for Births {
             lingering: VecDeque::new(),
             born: 0,
             trust: Trust::after(PROOFS, LinkMethod::Thread),
+            usual: Usual::default(),
         }
     }
 }
@@ -97,7 +111,7 @@ impl Births {
             claims.unfollowed();
             return;
         }
-        self.living.insert(tid, Born { request, started, ordinal: self.born, called: false });
+        self.living.insert(tid, Born { request, started, ordinal: self.born, calls: 0 });
         self.families.entry(request).or_default().living.push((self.born, tid));
         self.born += 1;
     }
@@ -128,9 +142,9 @@ impl Births {
             self.outlived(request, claims);
             return;
         }
-        born.called = true;
+        born.calls = born.calls.saturating_add(1);
         if self.calls.len() < MOST_CALLS {
-            self.calls.insert(call, Made { request: born.request, ordinal: born.ordinal });
+            self.calls.insert(call, Made { request: born.request, ordinal: born.ordinal, first: born.calls == 1 });
             family.calls.push_back(call);
         }
     }
@@ -145,7 +159,16 @@ impl Births {
         self.living.remove(&tid);
         let Some(family) = self.families.get_mut(&born.request) else { return };
         family.living.retain(|(ordinal, _)| *ordinal != born.ordinal);
-        family.ended |= born.called;
+        family.ended |= born.calls > 0;
+        // It was started for the first of its calls. Where threads take work off a queue before they end, what else it does
+        // may be another request's; but then it is not with each of them that there is as much to do.
+        if born.calls > 0 && !self.usual.is(born.calls) {
+            for call in &family.calls {
+                if self.calls.get(call).is_some_and(|made| made.ordinal == born.ordinal && !made.first) {
+                    self.calls.remove(call);
+                }
+            }
+        }
         if let Some(over) = family.over {
             self.claim(born.request, over, claims);
         }
@@ -158,7 +181,7 @@ impl Births {
         // A thread that has not called so far has told nothing, and will not.
         let living = &mut self.living;
         family.living.retain(|(_, tid)| {
-            let called = living.get(tid).is_some_and(|born| born.called);
+            let called = living.get(tid).is_some_and(|born| born.calls > 0);
             if !called {
                 living.remove(tid);
             }
@@ -253,6 +276,18 @@ impl Births {
     }
 }
 
+impl Usual {
+    /// Whether a thread that has made this many calls is like those before it.
+    fn is(&mut self, calls: u32) -> bool {
+        if calls == self.calls {
+            self.row = self.row.saturating_add(1);
+        } else {
+            *self = Self { calls, row: 1 };
+        }
+        self.row >= PROOFS
+    }
+}
+
 impl Family {
     /// Whether the thread that made this call has ended, as it was seen to.
     fn has_ended(&self, made: &Made) -> bool {
@@ -260,8 +295,10 @@ impl Family {
     }
 }
 
-/// Requests whose threads had called and were gone in time, while others were open, before such threads are believed.
-const PROOFS: u32 = 8;
+/// Requests whose threads had called and were gone in time, while others were open, before such threads are believed; and
+/// threads with equally many calls. A pool whose threads end after 2 ms without work looks like that for more than 16 requests
+/// in a row where two are open at once (2026-11); nobody has one whose threads wait for less than half a second.
+const PROOFS: u32 = 64;
 
 /// How long after its request a thread may take to end that has nothing more to do but that. Whoever waits for a thread is
 /// often told by it before it has ended, and then on a busy machine is first; nobody lets an idle thread of a pool go so
@@ -328,6 +365,28 @@ mod tests {
         assert_eq!(few.verdict(3_000_u64), None);
         let play = proven(few, 1).waits_ms(200);
         assert_eq!(play.verdict(3_000_u64), Some(Verdict::Is(id(1_000), LinkMethod::Thread)));
+    }
+
+    #[test]
+    fn a_thread_that_does_more_than_the_others_may_have_taken_it_off_a_queue() {
+        let play = believed().receives('A', T).receives('B', V).starts(T, U).calls('a', U).hears('a', U);
+        let play = play.calls('b', U).hears('b', U).ends(U).answers('A', T).answers('B', V).waits_ms(200);
+        assert_eq!(play.verdict('a'), is('A'), "it was started for that");
+        assert!(play.is_unknown('b'));
+    }
+
+    #[test]
+    fn threads_that_all_do_the_same_may_do_several_things() {
+        let mut play = play(Runtime::Python);
+        for n in 0..u64::from(PROOFS) {
+            let (a, b, c, d) = (1_000 + n, 2_000 + n, 3_000 + n, 4_000 + n);
+            play = play.receives(a, T).receives(b, V).starts(T, U).calls(c, U).hears(c, U).calls(d, U).hears(d, U);
+            play = play.ends(U).answers(a, T).answers(b, V);
+        }
+        let play = play.receives('A', T).receives('B', V).starts(T, U).calls('a', U).hears('a', U);
+        let play = play.calls('b', U).hears('b', U).ends(U).answers('A', T).answers('B', V).waits_ms(200);
+        assert_eq!((play.verdict('a'), play.verdict('b')), (is('A'), is('A')));
+        assert!(play.is_unknown(4_000_u64), "that was not known yet");
     }
 
     #[test]
