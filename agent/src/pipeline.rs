@@ -294,6 +294,11 @@ impl Pipeline {
             Event::Data(data) => self.on(data.socket, data.moment, |assembler, sink| assembler.data(data, sink)),
             Event::Shut(shut) => self.on(shut.socket, shut.moment, |assembler, sink| assembler.shut(shut, sink)),
             Event::Process(process) => self.process(process),
+            Event::Thread(thread) => {
+                if self.known.get(&thread.moment.task.pid) == Some(&Watch::Trace) {
+                    self.behind.tracer.threaded(thread, &mut self.behind.vitals);
+                }
+            }
         }
     }
 
