@@ -369,6 +369,7 @@ fn stock(probes: &Probes, pipeline: &Pipeline, config: &Config, fullest: Peak) -
         programs: runs.collect(),
         tables: pipeline.tables().to_vec(),
         memory: vec![("ring", ring), ("kernel_maps", probes.map_memory())],
+        targets: pipeline.targets().to_vec(),
     }
 }
 
