@@ -356,7 +356,8 @@ fn of_connection(
     }
     let Some(unix) = &link.unix else { return add(NETWORK_PEER_PORT, link.peer.port.into()) };
     add(NETWORK_TRANSPORT, "unix".into());
-    if let Some(local) = local {
+    // The conventions have it for servers only; a client's end hardly ever has a name.
+    if let Some(local) = local.filter(|_| link.role == Side::Server) {
         add(NETWORK_LOCAL_ADDRESS, Arc::clone(local).into());
     }
     if unix.peer_pid != 0 {
