@@ -7,6 +7,7 @@
 pub mod data;
 pub mod process;
 pub mod socket;
+pub mod thread;
 pub mod unix;
 
 use core::mem::offset_of;
@@ -49,6 +50,8 @@ pub enum Kind {
     Process,
     /// [`unix::UnixRecord`]: the same as [`Kind::Socket`], of a unix socket.
     Unix,
+    /// [`thread::ThreadRecord`].
+    Thread,
 }
 
 impl Kind {
@@ -60,6 +63,7 @@ impl Kind {
             Self::Shut => 3,
             Self::Process => 4,
             Self::Unix => 5,
+            Self::Thread => 6,
         }
     }
 
@@ -71,6 +75,7 @@ impl Kind {
             3 => Some(Self::Shut),
             4 => Some(Self::Process),
             5 => Some(Self::Unix),
+            6 => Some(Self::Thread),
             _ => None,
         }
     }

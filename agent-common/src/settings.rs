@@ -14,10 +14,14 @@ pub struct ProcessSettings {
     pub identity: u32,
     /// A [`Verdict`] by its wire number.
     pub verdict: u32,
+    /// 1 where it is told when the process's threads begin and end.
+    pub threads: u32,
+    /// Always zero.
+    pub reserved: u32,
 }
 
 const _: () = {
-    assert!(size_of::<ProcessSettings>() == 56);
+    assert!(size_of::<ProcessSettings>() == 64);
 };
 
 /// Whether something is captured.

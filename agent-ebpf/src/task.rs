@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! The current task, and records about processes.
+//! The current task, and records about processes and threads.
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid,
@@ -10,11 +10,13 @@ use spantap_common::{
     event::{
         Header, Kind,
         process::{Life, PATH_ROOM, ProcessRecord},
+        thread::{Step, ThreadRecord},
     },
 };
 
 use crate::{
     kernel::{Binary, Task},
+    maps::PROCESSES,
     slot::Slot,
 };
 
@@ -78,6 +80,28 @@ pub(crate) fn lived(task: Task, life: Life, binary: Option<Binary>) -> Option<()
         (&raw mut (*record).path_length).write(path_length as u16);
         (&raw mut (*record).header).write(header(Kind::Process, 0, size));
     }
+    slot.commit();
+    Some(())
+}
+
+/// Reports what happened to `thread`, if it is not the first of its process and the agent wants to know.
+#[inline(always)]
+pub(crate) fn threaded(thread: Task, step: Step) -> Option<()> {
+    let (pid, tid) = (thread.tgid(), thread.tid());
+    if tid == pid {
+        return None;
+    }
+    // SAFETY: the value may be another process's a moment later, if its entry is used again: then a thread too many is
+    // reported, or one too few.
+    if unsafe { PROCESSES.get(pid) }?.threads == 0 {
+        return None;
+    }
+    let mut slot = Slot::<ThreadRecord>::reserve()?;
+    let record = slot.record()?;
+    let header = header(Kind::Thread, 0, size_of::<ThreadRecord>() as u32);
+    let (started, step) = (thread.started(), step.to_wire());
+    // SAFETY: `record` is the slot's own room for one `ThreadRecord`.
+    unsafe { record.write(ThreadRecord { header, started, tid, step, reserved: 0 }) };
     slot.commit();
     Some(())
 }

@@ -16,6 +16,7 @@ use spantap_common::{
         data::{DataRecord, Direction, Path},
         process::{Life, PATH_ROOM, ProcessRecord},
         socket::{Origin, Shut, ShutRecord, SocketRecord},
+        thread::{Step, ThreadRecord},
         unix::{NAME_ROOM, Named, UnixRecord},
     },
     sniff::Guess,
@@ -36,6 +37,8 @@ pub enum Event<'a> {
     Shut(End),
     /// A process began, changed its program, or ended.
     Process(Process<'a>),
+    /// A thread of a process began or ended.
+    Thread(Thread),
 }
 
 /// A socket's cookie: unique until the next boot.
@@ -134,6 +137,19 @@ pub struct Process<'a> {
     pub path: &'a [u8],
 }
 
+/// See [`ThreadRecord`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Thread {
+    /// When, and whose doing: where it begins, that of the thread that starts it.
+    pub moment: Moment,
+    /// The thread this is about, of the same process.
+    pub tid: u32,
+    /// When it was made: nanoseconds of CLOCK_BOOTTIME.
+    pub started: u64,
+    /// What happened.
+    pub step: Step,
+}
+
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum DecodeError {
@@ -186,6 +202,7 @@ pub fn decode(raw: &[u8]) -> Result<Event<'_>, DecodeError> {
         Kind::Data => data(&read(record)?, record).map(Event::Data),
         Kind::Shut => shut(&read(record)?).map(Event::Shut),
         Kind::Process => process(&read(record)?, record).map(Event::Process),
+        Kind::Thread => thread(&read(record)?).map(Event::Thread),
     }
 }
 
@@ -286,6 +303,15 @@ fn process<'a>(record: &ProcessHead, raw: &'a [u8]) -> Result<Process<'a>, Decod
     })
 }
 
+fn thread(record: &ThreadRecord) -> Result<Thread, DecodeError> {
+    Ok(Thread {
+        moment: moment(&record.header, [0; 3]),
+        tid: record.tid,
+        started: record.started,
+        step: Step::from_wire(record.step).ok_or(DecodeError::Unknown { field: "step", value: record.step })?,
+    })
+}
+
 fn moment(header: &Header, identity: [u64; 3]) -> Moment {
     Moment { at: Timestamp(header.at), task: task(header.pid_tgid, identity) }
 }
@@ -320,6 +346,8 @@ unsafe impl Plain for UnixRecord {}
 unsafe impl Plain for DataRecord {}
 // SAFETY: as above.
 unsafe impl Plain for ShutRecord {}
+// SAFETY: as above.
+unsafe impl Plain for ThreadRecord {}
 // SAFETY: as above; see `ProcessHead`.
 unsafe impl Plain for ProcessHead {}
 
@@ -362,7 +390,7 @@ const _: () = {
 pub mod wire {
     use super::{
         ABI_VERSION, COMMAND, Data, Direction, End, Endpoint, Event, Guess, Kind, Moment, NAME_ROOM, Origin, Path,
-        Process, Socket, SocketId, TAIL, Unix,
+        Process, Socket, SocketId, TAIL, Thread, Unix,
     };
 
     /// The record of `event`.
@@ -372,6 +400,7 @@ pub mod wire {
             Event::Data(event) => data(event),
             Event::Shut(event) => shut(event),
             Event::Process(event) => process(event),
+            Event::Thread(event) => thread(event),
         }
     }
 
@@ -447,6 +476,16 @@ pub mod wire {
         record.bytes(command);
         record.bytes(&[0; COMMAND][command.len()..]);
         record.bytes(path);
+        record.finish()
+    }
+
+    /// A [`super::ThreadRecord`].
+    pub fn thread(thread: &Thread) -> Vec<u8> {
+        let mut record = Record::new(Kind::Thread, &thread.moment, SocketId(0));
+        record.u64(thread.started);
+        record.u32(thread.tid);
+        record.u16(thread.step.to_wire());
+        record.u16(0);
         record.finish()
     }
 
@@ -582,6 +621,7 @@ mod tests {
                 midway: true,
                 unix: Some(Unix { peer_pid: 16, name: UnixName::new(b"/run/app").map(|name| (Named::Peer, name)) }),
             }),
+            Event::Thread(Thread { moment: moment([0; 3]), tid: 17, started: 18, step: Step::Ends }),
         ]
     }
 
@@ -621,6 +661,7 @@ mod tests {
                 size_of::<ShutRecord>(),
                 mem::offset_of!(ProcessRecord, path) + b"/usr/sbin/nginx".len(),
                 size_of::<UnixRecord>(),
+                size_of::<ThreadRecord>(),
             ]
         );
     }
@@ -632,7 +673,7 @@ mod tests {
             raw[at] = byte;
             decode(&raw).map(|event| format!("{event:?}"))
         };
-        let [socket, data, shut, process, unix] = examples().try_into().expect("five kinds");
+        let [socket, data, shut, process, unix, thread] = examples().try_into().expect("six kinds");
         assert_eq!(with(&socket, mem::offset_of!(Header, version), 9), Err(DecodeError::Version(9)));
         assert_eq!(with(&socket, mem::offset_of!(Header, kind), 9), Err(DecodeError::Kind(9)));
         for (event, at, field) in [
@@ -644,6 +685,7 @@ mod tests {
             (&shut, mem::offset_of!(ShutRecord, how), "how"),
             (&process, mem::offset_of!(ProcessRecord, life), "life"),
             (&unix, mem::offset_of!(UnixRecord, named), "named"),
+            (&thread, mem::offset_of!(ThreadRecord, step), "step"),
             (&unix, mem::offset_of!(SocketRecord, peer) + mem::offset_of!(Endpoint, family), "family"),
         ] {
             assert_eq!(with(event, at, 9), Err(DecodeError::Unknown { field, value: 9 }));
@@ -652,7 +694,7 @@ mod tests {
 
     #[test]
     fn lengths_are_held_to_their_laws() {
-        let [_, data, _, process, unix] = examples().try_into().expect("five kinds");
+        let [_, data, _, process, unix, _] = examples().try_into().expect("six kinds");
         for (event, at, value) in [
             // More captured than the record holds, and than was moved.
             (&data, mem::offset_of!(DataRecord, captured), 16),

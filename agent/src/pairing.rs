@@ -57,8 +57,8 @@ pub struct Pairing {
     since: Timestamp,
     /// Requests made so far.
     requests: u64,
-    /// Unanswered requests, oldest first. Law: open.len() <= MOST_OPEN.
-    open: VecDeque<(ExchangeId, Key)>,
+    /// Unanswered requests by their ordinals, oldest first. Law: open.len() <= MOST_OPEN.
+    open: VecDeque<(u64, Key)>,
     /// Requests that found the bound reached and whose responses are still to come; all of them were made after the
     /// open ones, so answers in order stay with their requests.
     refused: u64,
@@ -90,19 +90,19 @@ impl Pairing {
 
     /// Ends the oldest open exchange without a response; call it until nothing is left.
     pub fn abandoned(&mut self, cause: Cause, at: Moment) -> Option<Step> {
-        let (id, _) = self.open.pop_front()?;
+        let id = self.open.pop_front().map(|(ordinal, _)| self.id(ordinal))?;
         let attributes = [error_type(cause)].into_iter().collect();
         Some(Step::Closed(id, Closed { answered: None, last: at, failed: true, attributes }))
     }
 
     /// The request that is to be answered first.
     pub fn oldest(&self) -> Option<ExchangeId> {
-        self.open.front().map(|(id, _)| *id)
+        self.open.front().map(|(ordinal, _)| self.id(*ordinal))
     }
 
     /// The request that was made last, unless it has its response.
     pub fn newest(&self) -> Option<ExchangeId> {
-        self.open.back().map(|(id, _)| *id)
+        self.open.back().map(|(ordinal, _)| self.id(*ordinal))
     }
 
     /// Requests made so far.
@@ -115,6 +115,10 @@ impl Pairing {
         self.open.is_empty()
     }
 
+    fn id(&self, ordinal: u64) -> ExchangeId {
+        ExchangeId { socket: self.socket, since: self.since, ordinal }
+    }
+
     fn requested(&mut self, request: Request, vitals: &mut Vitals) -> Option<Step> {
         vitals.requests += 1;
         if self.open.len() >= MOST_OPEN || self.refused > 0 {
@@ -122,10 +126,10 @@ impl Pairing {
             vitals.lost.requests.add(Reason::TableFull, 1);
             return None;
         }
-        let id = ExchangeId { socket: self.socket, since: self.since, ordinal: self.requests };
+        let ordinal = self.requests;
         self.requests += 1;
-        self.open.push_back((id, request.key));
-        Some(Step::Opened(id, request))
+        self.open.push_back((ordinal, request.key));
+        Some(Step::Opened(self.id(ordinal), request))
     }
 
     fn responded(&mut self, response: Response, vitals: &mut Vitals) -> Option<Step> {
@@ -137,7 +141,7 @@ impl Pairing {
             vitals.lost.parts.add(Reason::Unpaired, 1);
             return None;
         };
-        let (id, _) = self.open.remove(index)?;
+        let id = self.open.remove(index).map(|(ordinal, _)| self.id(ordinal))?;
         let mut attributes = response.attributes;
         if let Outcome::Broken(cause) = response.outcome {
             attributes.push(error_type(cause));

@@ -20,7 +20,7 @@ use crate::{
     event::{self, Event, Process, Socket, SocketId},
     pairing::{ExchangeId, Pairing, Step},
     process::ProcessFacts,
-    protocol::{Cause, Link, Message, Parser, Progress, Side, TABLE, disclosure::Disclosure},
+    protocol::{Cause, Link, Message, Parser, Progress, Side, TABLE, common::Common, disclosure::Disclosure},
     stream::{Assembler, Piece},
     table::Table,
     time::{Moment, Timestamp},
@@ -85,6 +85,8 @@ pub struct Pipeline {
     connections: Table<SocketId, Box<Connection>>,
     /// Connections whose assembler waits for a record.
     waiting: Vec<SocketId>,
+    /// Connections whose parser waits for silence. Law: those that did at the last look, and no more than records since then.
+    silent: Vec<SocketId>,
     /// Connections of no use, since the last tick. Law: no more than records since then.
     unwanted: Vec<SocketId>,
     /// Processes that have facts, and whether they are traced.
@@ -92,8 +94,9 @@ pub struct Pipeline {
     behind: Behind,
     resources: Resources,
     routes: Routes,
-    disclosure: Arc<Disclosure>,
+    common: Arc<Common>,
     parsers_ticked: Timestamp,
+    expiry_ticked: Timestamp,
     now: Timestamp,
 }
 
@@ -120,8 +123,8 @@ struct Talk {
     client: Endpoint,
     server: Endpoint,
     protocol: &'static str,
-    /// Who connected, and when, where that was seen.
-    connected: Option<Moment>,
+    /// Who connected, and when, where that was seen: until the first request.
+    connected: Option<Box<Moment>>,
 }
 
 /// The stages behind a connection, which all connections share.
@@ -162,6 +165,7 @@ impl Pipeline {
             limits,
             connections: Table::default(),
             waiting: Vec::new(),
+            silent: Vec::new(),
             unwanted: Vec::new(),
             known: Table::default(),
             behind: Behind {
@@ -173,8 +177,9 @@ impl Pipeline {
             },
             resources: Resources::new(host),
             routes: Routes::default(),
-            disclosure: Arc::default(),
+            common: Arc::default(),
             parsers_ticked: Timestamp::default(),
+            expiry_ticked: Timestamp::default(),
             now: Timestamp::default(),
         }
     }
@@ -207,7 +212,7 @@ impl Pipeline {
 
     /// Parsers of connections that are new from now on tell and hide what `disclosure` says.
     pub fn disclose(&mut self, disclosure: Disclosure) {
-        self.disclosure = Arc::new(disclosure);
+        self.common = Arc::new(Common::new(disclosure));
     }
 
     /// From now on new requests are not looked at: what is under way may end.
@@ -304,6 +309,11 @@ impl Pipeline {
             Event::Data(data) => self.on(data.socket, data.moment, |assembler, sink| assembler.data(data, sink)),
             Event::Shut(shut) => self.on(shut.socket, shut.moment, |assembler, sink| assembler.shut(shut, sink)),
             Event::Process(process) => self.process(process),
+            Event::Thread(thread) => {
+                if self.known.get(&thread.moment.task.pid) == Some(&Watch::Trace) {
+                    self.behind.tracer.threaded(thread, &mut self.behind.vitals);
+                }
+            }
         }
     }
 
@@ -361,13 +371,13 @@ impl Pipeline {
         let connection = Box::new(Connection {
             assembler: Assembler::new(socket),
             talk: Talk {
-                parser: Some((protocol.parser)(Link { role, local, peer, unix }, &self.disclosure)),
+                parser: Some((protocol.parser)(Link { role, local, peer, unix }, &self.common)),
                 pairing: Pairing::new(socket.id, socket.moment.at),
                 role,
                 client,
                 server,
                 protocol: protocol.name,
-                connected: socket.connected,
+                connected: socket.connected.map(Box::new),
             },
             used: socket.moment.at,
         });
@@ -394,8 +404,13 @@ impl Pipeline {
         }
         if !open {
             self.connections.remove(&id);
-        } else if assembler.is_waiting() {
+            return;
+        }
+        if assembler.is_waiting() {
             self.waiting.push(id);
+        }
+        if talk.waits_for_silence() {
+            self.silent.push(id);
         }
     }
 
@@ -413,21 +428,29 @@ impl Pipeline {
         }
         if now.since(self.parsers_ticked) >= PARSER_TICK {
             self.parsers_ticked = now;
-            let mut expired = Vec::new();
-            for (id, connection) in &mut self.connections {
-                connection.talk.tick(now, &mut self.behind);
-                if now.since(connection.used) >= connection.silence(&self.limits) {
-                    expired.push((*id, connection.used));
-                }
-            }
-            for (id, used) in expired {
-                self.behind.vitals.expired += 1;
-                self.give_up(id, Moment { at: used, ..Moment::default() });
-            }
+            self.silent.sort_unstable();
+            self.silent.dedup();
+            let Self { silent, connections, behind, .. } = self;
+            silent.retain(|id| connections.get_mut(id).is_some_and(|connection| connection.talk.tick(now, behind)));
+        }
+        if now.since(self.expiry_ticked) >= EXPIRY_TICK {
+            self.expiry_ticked = now;
+            self.expire(now);
         }
         let seen = self.seen();
         self.behind.tracer.tick(now, seen, &mut self.behind.vitals, &mut self.behind.spans);
         debug_assert!(self.behind.vitals.balance(self.open()), "the books: {:?}", self.behind.vitals);
+    }
+
+    /// Gives up connections on which nothing was said for long.
+    fn expire(&mut self, now: Timestamp) {
+        let is_silent = |connection: &Connection| now.since(connection.used) >= connection.silence(&self.limits);
+        let silent = self.connections.iter().filter(|(_, connection)| is_silent(connection));
+        let expired: Vec<_> = silent.map(|(id, connection)| (*id, connection.used)).collect();
+        for (id, used) in expired {
+            self.behind.vitals.expired += 1;
+            self.give_up(id, Moment { at: used, ..Moment::default() });
+        }
     }
 
     /// Until when everything that happened has become known: a record that a connection holds back may be of any time since
@@ -569,12 +592,19 @@ impl Talk {
         }
     }
 
-    fn tick(&mut self, now: Timestamp, behind: &mut Behind) {
-        let Some(parser) = &mut self.parser else { return };
-        if !self.pairing.is_idle() {
+    /// Ends what silence ends; whether something is left that it may end later.
+    fn tick(&mut self, now: Timestamp, behind: &mut Behind) -> bool {
+        if self.waits_for_silence()
+            && let Some(parser) = &mut self.parser
+        {
             parser.tick(now, &mut behind.messages);
             self.pair(behind);
         }
+        self.waits_for_silence()
+    }
+
+    fn waits_for_silence(&self) -> bool {
+        !self.pairing.is_idle() && self.parser.as_ref().is_some_and(|parser| parser.waits_for_silence())
     }
 
     fn close(&mut self, at: Moment, cause: Cause, behind: &mut Behind) {
@@ -608,7 +638,7 @@ impl Talk {
         }
     }
 
-    fn trace(&self, step: Option<Step>, behind: &mut Behind) {
+    fn trace(&mut self, step: Option<Step>, behind: &mut Behind) {
         let Behind { tracer, vitals, spans, .. } = behind;
         match step {
             Some(Step::Opened(id, request)) => {
@@ -616,8 +646,8 @@ impl Talk {
                     Side::Client => SpanKind::Client,
                     Side::Server => SpanKind::Server,
                 };
+                let connected = self.connected.take().map(|connected| *connected);
                 let Self { client, server, protocol, .. } = *self;
-                let connected = self.connected.filter(|_| id.ordinal == 0);
                 tracer.opened(Opened { id, kind, protocol, client, server, connected, request }, vitals, spans);
             }
             Some(Step::Closed(id, closed)) => tracer.closed(id, closed, vitals, spans),
@@ -640,6 +670,10 @@ const UNIX_SILENCE: Duration = Duration::from_secs(2 * abi::UNIX_SILENCE as u64 
 
 /// How often parsers are asked whether silence has ended something: a fraction of the second that a span may be late.
 const PARSER_TICK: Duration = Duration::from_millis(250);
+
+/// How often connections are looked through for those that are silent: a fraction of the shortest silence, and all of them
+/// have to be fetched from memory.
+const EXPIRY_TICK: Duration = Duration::from_secs(2);
 
 /// The part of a full table that makes room at once: at 10,000 new connections a second the table is looked through
 /// every 0.4 s.

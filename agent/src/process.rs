@@ -78,6 +78,12 @@ pub enum Runtime {
 }
 
 impl Runtime {
+    /// Whether it says something about whose work is done, which thread does it: not where tasks wander between threads, or
+    /// all are on one.
+    pub fn is_told_by_threads(self) -> bool {
+        !matches!(self, Self::Go | Self::Node)
+    }
+
     /// The value of `process.runtime.name`, where there is one.
     pub fn name(self) -> Option<&'static str> {
         match self {

@@ -4,6 +4,7 @@
 //! In: the two directions of one connection, in order, with gaps of known length. Out: [`Message`]s with neutral
 //! attributes. Everything right of here is ignorant of protocols; a protocol is one file and one line in [`TABLE`].
 
+pub mod common;
 pub mod disclosure;
 pub mod http1;
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use spantap_common::{endpoint::Endpoint, loss::Reason, sniff::Guess};
 
-use self::disclosure::Disclosure;
+use self::common::Common;
 use crate::{
     attribute::{Attribute, FewAttributes},
     context::{TraceContext, vendors::Named},
@@ -37,6 +38,9 @@ pub trait Parser {
 
     /// Time has passed (some multiple of the consumer's tick): a message whose end can be seen only by silence may end.
     fn tick(&mut self, now: Timestamp, out: &mut Vec<Message>);
+
+    /// Whether there is such a message. It is worth a tick only then.
+    fn waits_for_silence(&self) -> bool;
 }
 
 /// Who sent something: the side that asks, or the side that answers.
@@ -213,12 +217,12 @@ pub struct Protocol {
     /// The kernel's guess that selects it.
     pub guess: Guess,
     /// Makes the parser of one connection.
-    pub parser: fn(Link, &Arc<Disclosure>) -> Box<dyn Parser + Send>,
+    pub parser: fn(Link, &Arc<Common>) -> Box<dyn Parser + Send>,
 }
 
 /// Every protocol, in no particular order: the guess decides.
 pub const TABLE: &[Protocol] = &[Protocol {
     name: "http",
     guess: Guess::Http1,
-    parser: |link, disclosure| Box::new(http1::Http1::telling(link, Arc::clone(disclosure))),
+    parser: |link, common| Box::new(http1::Http1::with(link, Arc::clone(common))),
 }];

@@ -557,6 +557,8 @@ struct Watched {
     looked_into: HashMap<u32, Looked>,
     /// Processes of which something was found that the probes were not told yet.
     found: Vec<u32>,
+    /// Processes whose threads tell something, and of whose threads the probes do not tell yet.
+    threaded: Vec<u32>,
 }
 
 impl Watched {
@@ -570,6 +572,7 @@ impl Watched {
             told: HashMap::new(),
             looked_into: HashMap::new(),
             found: Vec::new(),
+            threaded: Vec::new(),
         }
     }
 
@@ -589,7 +592,7 @@ impl Watched {
     /// Looks at a record before the pipeline does. The facts of a process come back when it shows its first socket.
     fn met(&mut self, record: &[u8], pipeline: &Pipeline) -> Option<(ProcessFacts, Watch)> {
         // Nearly all records; the pipeline decodes them.
-        if event::kind(record) == Some(Kind::Data) {
+        if matches!(event::kind(record), Some(Kind::Data | Kind::Thread)) {
             return None;
         }
         match event::decode(record).ok()? {
@@ -612,13 +615,16 @@ impl Watched {
                 if watch == Watch::Trace && identity::is_known(facts.runtime) && !self.is_found(facts.id) {
                     self.look_into(facts.id, Some(facts.runtime));
                 }
+                if watch == Watch::Trace && facts.runtime.is_told_by_threads() {
+                    self.threaded.push(pid);
+                }
                 Some((facts, watch))
             }
             Event::Process(process) => {
                 self.process(&process);
                 None
             }
-            Event::Data(_) | Event::Shut(_) => None,
+            Event::Data(_) | Event::Shut(_) | Event::Thread(_) => None,
         }
     }
 
@@ -731,6 +737,10 @@ impl Watched {
                 }
             }
         }
+        for pid in mem::take(&mut self.threaded) {
+            let known = self.told.get(&pid).copied().unwrap_or_default();
+            self.tell_one(controls, pid, ProcessSettings { threads: 1, ..known });
+        }
         let findings = self.finder.as_mut().map(Finder::findings);
         self.learn(&findings.unwrap_or_default());
         for (pid, layout) in self.layouts() {
@@ -788,6 +798,7 @@ impl Watched {
             Life::Exec => {
                 let facts = known();
                 self.leave(pid);
+                self.threaded.retain(|other| *other != pid);
                 if chooses {
                     let read = self.reader.facts(pid);
                     let read = read.as_ref().unwrap_or(&facts);
@@ -805,6 +816,7 @@ impl Watched {
             Life::Exit => {
                 self.born.remove(&pid);
                 self.leave(pid);
+                self.threaded.retain(|other| *other != pid);
                 if chooses {
                     self.judge.gone(pid);
                     self.decided.push((pid, None));

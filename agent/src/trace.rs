@@ -62,32 +62,6 @@ pub struct Span {
     pub port: u16,
 }
 
-#[cfg(test)]
-impl Span {
-    /// A span of nothing, for tests to fill in what they are about.
-    pub(crate) fn blank() -> Self {
-        Self {
-            trace: TraceId([1; 16]),
-            id: SpanId([2; 8]),
-            parent: None,
-            begun: Begun::Elsewhere,
-            flags: TraceFlags(3),
-            state: None,
-            kind: SpanKind::Server,
-            name: "GET".into(),
-            protocol: "http",
-            start: Timestamp(0),
-            answered: None,
-            end: Timestamp(0),
-            failed: false,
-            attributes: Vec::new(),
-            links: Vec::new(),
-            task: Task::default(),
-            port: 0,
-        }
-    }
-}
-
 /// The attribute that names the evidence for a parent, or for a link.
 pub const LINK_METHOD: &str = "spantap.link.method";
 
@@ -217,4 +191,30 @@ pub struct SpanLink {
     pub span: SpanId,
     /// Why.
     pub attributes: Vec<Attribute>,
+}
+
+#[cfg(test)]
+impl Span {
+    /// A span of nothing, for tests to fill in what they are about.
+    pub(crate) fn blank() -> Self {
+        Self {
+            trace: TraceId([1; 16]),
+            id: SpanId([2; 8]),
+            parent: None,
+            begun: Begun::Elsewhere,
+            flags: TraceFlags(3),
+            state: None,
+            kind: SpanKind::Server,
+            name: "GET".into(),
+            protocol: "http",
+            start: Timestamp(0),
+            answered: None,
+            end: Timestamp(0),
+            failed: false,
+            attributes: Vec::new(),
+            links: Vec::new(),
+            task: Task::default(),
+            port: 0,
+        }
+    }
 }

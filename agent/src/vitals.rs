@@ -190,6 +190,8 @@ pub struct Links {
     pub distrusted: u64,
     /// Calls that statistics had no time for.
     pub unassigned: u64,
+    /// Threads that were started for requests, and that were not followed since too many were.
+    pub unfollowed: u64,
     /// Links to likely parents that were left out, for their trace was not known yet.
     pub unlinked: u64,
     /// Acts of processes that were judged early, for want of room.

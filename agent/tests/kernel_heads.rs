@@ -172,7 +172,7 @@ impl Streams {
                 *next = next.wrapping_add(data.length);
                 bytes.extend_from_slice(data.bytes);
             }
-            Event::Data(_) | Event::Shut(_) | Event::Process(_) => {}
+            Event::Data(_) | Event::Shut(_) | Event::Process(_) | Event::Thread(_) => {}
         }
     }
 

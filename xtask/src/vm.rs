@@ -79,7 +79,7 @@ const ESSENTIAL: &[&str] = &[
     "content::bytes_that_never_were_in_the_process_are_counted",
     "scatter::each_message_of_a_batch_is_seen_in_its_own_memory",
     "ends::an_orderly_end_is_seen_in_its_steps",
-    "machine::this_kernel_offers_every_hook",
+    "machine::this_kernel_offers_every_hook_that_had_come_by_then",
 ];
 
 /// The command `vm`.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-//! Processes that begin, change their program, or end.
+//! Processes that begin, change their program, or end, and their threads.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use spantap_common::event::process::Life;
+use spantap_common::event::{process::Life, thread::Step};
 
 use crate::{
     handoff,
@@ -15,6 +15,7 @@ use crate::{
 pub(crate) fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     let child = Task::new(ctx.arg(1));
     task::lived(child, Life::Fork, None);
+    task::threaded(child, Step::Begins);
     handoff::starts(child);
     0
 }
@@ -31,6 +32,7 @@ pub(crate) fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 pub(crate) fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     let task = Task::new(ctx.arg(0));
     task::lived(task, Life::Exit, None);
+    task::threaded(task, Step::Ends);
     handoff::ends(task);
     0
 }

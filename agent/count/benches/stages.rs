@@ -70,7 +70,7 @@ fn events(records: &[Vec<u8>]) -> impl Iterator<Item = Event<'_>> {
 fn sockets(records: &[Vec<u8>]) -> Vec<Socket> {
     let socket = |event| match event {
         Event::Socket(socket) => Some(socket),
-        Event::Data(_) | Event::Shut(_) | Event::Process(_) => None,
+        Event::Data(_) | Event::Shut(_) | Event::Process(_) | Event::Thread(_) => None,
     };
     events(records).filter_map(socket).collect()
 }
@@ -78,7 +78,7 @@ fn sockets(records: &[Vec<u8>]) -> Vec<Socket> {
 fn data(records: &[Vec<u8>]) -> Vec<Data<'_>> {
     let data = |event| match event {
         Event::Data(data) => Some(data),
-        Event::Socket(_) | Event::Shut(_) | Event::Process(_) => None,
+        Event::Socket(_) | Event::Shut(_) | Event::Process(_) | Event::Thread(_) => None,
     };
     events(records).filter_map(data).collect()
 }

@@ -36,6 +36,7 @@ use super::{
     plan::{self, HookVerdict, PassedOver, State},
     ring::Ring,
 };
+use crate::memory;
 
 /// What the probes are told before they run.
 #[derive(Clone, Debug)]
@@ -330,7 +331,9 @@ fn load(settings: &Settings, tier: Tier, offsets: &Offsets, kernel: &aya::Btf) -
     for (global, offset) in offsets.always.iter().chain(unix.into_iter().flatten()).chain(rings.into_iter().flatten()) {
         loader.override_global(global, offset, true);
     }
-    loader.load(OBJECT).context("load the probes' maps")
+    let loaded = loader.load(OBJECT).context("load the probes' maps");
+    memory::put_back(OBJECT);
+    loaded
 }
 
 /// Takes a step with every hook in use. Whoever fails is not used any more, or ends it if the tier requires it.

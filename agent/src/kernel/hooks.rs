@@ -207,9 +207,9 @@ pub const TABLE: &[Hook] = &[
     ring("io_uring_complete", ALWAYS),
     lifecycle("inet_sock_set_state", "how connections begin and end: resets, time-outs and closings"),
     lifecycle("tcp_destroy_sock", "the end of connections whose process never read their last bytes"),
-    lifecycle("sched_process_fork", "new processes before they run a program"),
+    lifecycle("sched_process_fork", "new processes before they run a program, and threads that requests start"),
     lifecycle("sched_process_exec", "programs started after the agent, until their first request"),
-    lifecycle("sched_process_exit", "the end of processes"),
+    lifecycle("sched_process_exit", "the end of processes and of threads that requests start"),
     Hook {
         program: "sched_waking",
         at: At::BtfTracepoint("sched_waking"),

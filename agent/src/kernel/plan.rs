@@ -167,7 +167,10 @@ mod tests {
             (
                 &["sched_process_exit"][..],
                 Tier::A,
-                &["this kernel has no tracepoint sched_process_exit: the end of processes cannot be seen"][..],
+                &[
+                    "this kernel has no tracepoint sched_process_exit: the end of processes and of threads that requests \
+                   start cannot be seen",
+                ][..],
             ),
             (
                 &["inet6_sendmsg"],

@@ -60,7 +60,7 @@ use self::{
         Collected, Head, HeadError, Look, blank_lines, looks_like_request, looks_like_response, method_of, status_of,
     },
 };
-use super::{Cause, Disclosure, Key, Link, Message, Parser, Progress, Request, Response, Side};
+use super::{Cause, Key, Link, Message, Parser, Progress, Request, Response, Side, common::Common};
 use crate::{
     attribute::Attribute,
     time::{Moment, Timestamp},
@@ -201,13 +201,13 @@ pub const MAX_WAITING: usize = 1024;
 impl Http1 {
     /// A parser that has seen nothing, and tells what spans have anyway.
     pub fn new(link: Link) -> Self {
-        Self::telling(link, Arc::default())
+        Self::with(link, Arc::default())
     }
 
-    /// A parser that has seen nothing, and tells and hides what `disclosure` says.
-    pub fn telling(link: Link, disclosure: Arc<Disclosure>) -> Self {
+    /// A parser that has seen nothing, of a connection that shares `common` with others.
+    pub fn with(link: Link, common: Arc<Common>) -> Self {
         Self {
-            connection: attributes::Connection::new(link, disclosure),
+            connection: attributes::Connection::new(&link, common),
             client: Direction::default(),
             server: Direction::default(),
             // Most clients wait for each answer: a queue that grows from nothing makes room for four.
@@ -290,6 +290,10 @@ impl Parser for Http1 {
             self.answered(EndedBy::Silence, None, out);
             self.server.stage = Stage::Lost;
         }
+    }
+
+    fn waits_for_silence(&self) -> bool {
+        self.answer.is_some() && self.server.is_out_of_sight()
     }
 }
 
@@ -426,8 +430,8 @@ impl Http1 {
             self.request_begins(out);
         }
         let mut head = mem::take(&mut self.client.head);
-        let (first, position) = *head.start.get_or_insert((at, position));
-        match head.collect(bytes) {
+        let (first, position) = head.start().unwrap_or((at, position));
+        match head.collect(bytes, (first, position)) {
             Collected::Complete { head: text, used } => {
                 self.request(text, first, position, out)?;
                 Ok(used)
@@ -571,7 +575,7 @@ impl Http1 {
                 if self.client.head.is_empty() {
                     self.request_begins(out);
                 }
-                let (first, _) = self.client.head.start.unwrap_or((at, 0));
+                let (first, _) = self.client.head.start().unwrap_or((at, 0));
                 self.request_lost(Reason::Gap, method_of(self.client.head.bytes()), first, out);
             }
             Stage::Body(body) => {
@@ -609,7 +613,7 @@ impl Http1 {
                 // {method} MUST be {http.request.method} if the method represents the original method known to the
                 // instrumentation. In other cases, {method} MUST be set to HTTP."
                 // https://opentelemetry.io/docs/specs/semconv/http/http-spans/#name
-                let name: Arc<str> = if method == Method::Other { "HTTP" } else { method.label() }.into();
+                let name = self.connection.common.text(if method == Method::Other { "HTTP" } else { method.label() });
                 self.name = Some((method, Arc::clone(&name)));
                 name
             }
@@ -665,8 +669,7 @@ impl Http1 {
         }
         self.answer_continues(at);
         let mut head = mem::take(&mut self.server.head);
-        head.start.get_or_insert((at, self.server.position));
-        match head.collect(bytes) {
+        match head.collect(bytes, (at, self.server.position)) {
             Collected::Complete { head: text, used } => {
                 self.response(text, at, out)?;
                 Ok(used)
@@ -700,7 +703,7 @@ impl Http1 {
         out.push(Message::Lost(reason));
         self.overtaken = true;
         let method = method_of(self.client.head.bytes());
-        let (first, _) = self.client.head.start.unwrap_or_default();
+        let (first, _) = self.client.head.start().unwrap_or_default();
         self.waiting.push_back(Waiting { method, reported: false, first, body: None });
         true
     }
@@ -708,9 +711,10 @@ impl Http1 {
     /// A response's head is complete.
     fn response(&mut self, text: &[u8], at: Moment, out: &mut Vec<Message>) -> Result<(), GiveUp> {
         let method = self.waiting.front().and_then(|request| request.method);
-        let attributes::Connection { link, disclosure, .. } = &self.connection;
+        let attributes::Connection { role, common, .. } = &self.connection;
+        let disclosure = &common.disclosure;
         let read = head::response(text, |head| {
-            let captured = attributes::captured(disclosure.of_response(link.role), head.headers, disclosure);
+            let captured = attributes::captured(disclosure.of_response(*role), head.headers, disclosure);
             (head.status, Framing::of_response(head, method), captured)
         });
         let (status, framing, captured) = match read {
@@ -904,10 +908,10 @@ impl Http1 {
             return;
         };
         if let Some(Waiting { reported: true, body, .. }) = self.waiting.pop_front() {
-            let attributes::Connection { link, disclosure, .. } = &self.connection;
-            let told = disclosure.body_sizes();
+            let attributes::Connection { role, common, .. } = &self.connection;
+            let told = common.disclosure.body_sizes();
             let sizes = if told { BodySizes { request: body, response: answer.body } } else { BodySizes::default() };
-            let (mut attributes, outcome) = attributes::of_response(answer.status, by, link.role, sizes);
+            let (mut attributes, outcome) = attributes::of_response(answer.status, by, *role, sizes);
             attributes.extend(answer.captured);
             out.push(Message::Response(Response {
                 key: Key::InOrder,

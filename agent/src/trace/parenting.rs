@@ -16,6 +16,7 @@
 
 mod act;
 mod assigned;
+mod births;
 mod callbacks;
 mod content;
 mod handoff;
@@ -280,7 +281,7 @@ impl Parenting {
                     self.deadlines.push_back((act.at.plus(EVIDENCE_WAIT), pid, call));
                 }
             }
-            What::Read { .. } => self.show(act, links),
+            What::Read { .. } | What::Began { .. } | What::Left { .. } => self.show(act, links),
             What::Exited => {
                 self.exited(pid, links);
                 self.runtimes.remove(&pid);
@@ -356,6 +357,7 @@ impl Parenting {
         }
         links.distrusted += std::mem::take(&mut self.claims.falls);
         links.unassigned += std::mem::take(&mut self.claims.skipped);
+        links.unfollowed += std::mem::take(&mut self.claims.unfollowed);
         while let Some((call, claims)) = self.claims.next() {
             let Some(process) = self.processes.get_mut(&act.pid) else { return };
             let Some(known) = process.undecided.get_mut(&call) else { continue };

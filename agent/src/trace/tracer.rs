@@ -23,7 +23,7 @@ use std::{
 
 use foldhash::fast::FixedState;
 use smallvec::SmallVec;
-use spantap_common::{endpoint::Endpoint, loss::Reason};
+use spantap_common::{endpoint::Endpoint, event::thread::Step, loss::Reason};
 
 use super::{
     Begun, LINK_METHOD, LinkMethod, ParentSpan, Settings, Span, SpanKind, SpanLink,
@@ -34,6 +34,7 @@ use super::{
 use crate::{
     attribute::Attribute,
     context::{SpanId, TraceContext, TraceFlags, TraceId, vendors::Named},
+    event::Thread,
     pairing::{Closed, ExchangeId},
     process::Runtime,
     protocol::{Passed, Request},
@@ -181,6 +182,16 @@ impl Tracer {
     /// Process `pid` ended at `at`.
     pub fn forgot(&mut self, pid: u32, at: Timestamp, vitals: &mut Vitals) {
         self.parenting.take(Act { at, pid, what: What::Exited }, &mut vitals.links);
+    }
+
+    /// A thread of a process began, by the hand of another one, or ended.
+    pub fn threaded(&mut self, thread: &Thread, vitals: &mut Vitals) {
+        let Thread { moment, tid, started, step } = *thread;
+        let what = match step {
+            Step::Begins => What::Began { thread: tid, started, by: moment.task.tid },
+            Step::Ends => What::Left { thread: tid, started },
+        };
+        self.parenting.take(Act { at: moment.at, pid: moment.task.pid, what }, &mut vitals.links);
     }
 
     /// A request was made or received.

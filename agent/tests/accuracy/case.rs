@@ -4,6 +4,8 @@
 //! In: a name and what happens. Out: a [`Case`] that can be run by itself. It says nothing about how it is judged: that
 //! is the same for all.
 
+use io_uring::{IoUring, Probe};
+
 use crate::{ground::Ground, judge::Verdict, programs::is_installed, script::Script};
 
 /// A named piece of traffic whose truth is known.
@@ -14,6 +16,8 @@ pub(crate) struct Case {
     /// Whether every test run has it.
     pub(crate) quick: bool,
     needs: &'static [&'static str],
+    /// An operation of io_uring that not every kernel has.
+    operation: Option<u8>,
     run: Run,
     /// Whether it starts the agent itself.
     pub(crate) late: bool,
@@ -31,12 +35,12 @@ pub(crate) type Code = fn(&mut Ground) -> Result<(), String>;
 impl Case {
     /// A dialogue.
     pub(crate) const fn script(name: &'static str, script: Script) -> Self {
-        Self { name, quick: false, needs: &[], run: Run::Script(script), late: false }
+        Self { name, quick: false, needs: &[], operation: None, run: Run::Script(script), late: false }
     }
 
     /// Whatever takes more than a dialogue.
     pub(crate) const fn code(name: &'static str, code: Code) -> Self {
-        Self { name, quick: false, needs: &[], run: Run::Code(code), late: false }
+        Self { name, quick: false, needs: &[], operation: None, run: Run::Code(code), late: false }
     }
 
     /// Part of every test run.
@@ -49,14 +53,23 @@ impl Case {
         Self { needs, ..self }
     }
 
+    /// Where io_uring has this operation.
+    pub(crate) const fn with_operation(self, operation: u8) -> Self {
+        Self { operation: Some(operation), ..self }
+    }
+
     /// Begins before the agent, and starts it itself.
     pub(crate) const fn late(self) -> Self {
         Self { late: true, ..self }
     }
 
-    /// The first program that it needs and that is not there.
-    pub(crate) fn missing_program(&self) -> Option<&'static str> {
-        self.needs.iter().copied().find(|program| !is_installed(program))
+    /// Why it cannot be run here, if it cannot.
+    pub(crate) fn obstacle(&self) -> Option<String> {
+        let missing = self.needs.iter().find(|program| !is_installed(program));
+        let lacking = || self.operation.filter(|operation| !rings_can(*operation));
+        missing
+            .map(|program| format!("{program} is not installed"))
+            .or_else(|| lacking().map(|operation| format!("this kernel's io_uring has no operation {operation}")))
     }
 
     /// Runs it with an agent of its own.
@@ -82,4 +95,11 @@ impl Case {
             Run::Code(code) => code(ground),
         }
     }
+}
+
+/// Whether the kernel's io_uring has `operation`.
+fn rings_can(operation: u8) -> bool {
+    let mut probe = Probe::new();
+    IoUring::new(1).and_then(|ring| ring.submitter().register_probe(&mut probe)).is_ok()
+        && probe.is_supported(operation)
 }

@@ -9,6 +9,7 @@ use crate::{
     case::Case,
     ground::Ground,
     judge::{Verdict, is_of, judge, unjoined},
+    say,
     spans::Span,
     truth::Truth,
 };
@@ -34,6 +35,7 @@ pub(crate) fn run(cases: &[Case]) -> Result<Vec<Verdict>, String> {
         ground.borrow(agent);
         let of_case = |why: String| format!("{}: {why}", case.name);
         case.hold(&mut ground).map_err(of_case)?;
+        say(&format!("CASE {} held", case.name));
         let (given_back, of_it, joined) = ground.give_back().map_err(of_case)?;
         agent = given_back;
         held.push(Held { name: case.name, truths: of_it, joined });

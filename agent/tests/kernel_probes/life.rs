@@ -210,7 +210,7 @@ fn note(record: &[u8], tally: &mut HashMap<u64, Tally>) {
         Event::Socket(socket) => tally.entry(socket.id.0).or_default().introduced += 1,
         Event::Data(data) => tally.entry(data.socket.0).or_default().bytes += data.bytes.len(),
         Event::Shut(end) => tally.entry(end.socket.0).or_default().closed += u32::from(end.how == Shut::Closed),
-        Event::Process(_) => {}
+        Event::Process(_) | Event::Thread(_) => {}
     }
 }
 
@@ -224,7 +224,7 @@ fn step_of(record: &[u8], pid: u32) -> Option<&'static str> {
         }),
         Event::Socket(socket) if socket.moment.task.pid == pid => Some("socket"),
         Event::Data(data) if data.moment.task.pid == pid => Some("data"),
-        Event::Process(_) | Event::Socket(_) | Event::Data(_) | Event::Shut(_) => None,
+        Event::Process(_) | Event::Socket(_) | Event::Data(_) | Event::Shut(_) | Event::Thread(_) => None,
     }
 }
 

@@ -15,5 +15,6 @@ mod life;
 mod machine;
 mod older;
 mod scatter;
+mod threads;
 mod uring;
 mod verdict;

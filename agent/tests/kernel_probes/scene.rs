@@ -9,7 +9,7 @@ use std::{
 };
 
 use spantap::{
-    event::{self, End, Event, Socket, SocketId},
+    event::{self, End, Event, Socket, SocketId, Thread},
     kernel::{Probes, Settings, Tier},
     time::Task,
 };
@@ -116,6 +116,7 @@ impl Scene {
 pub(crate) struct Scenery {
     pub(crate) sockets: Vec<Seen>,
     pub(crate) processes: Vec<Lived>,
+    pub(crate) threads: Vec<Thread>,
 }
 
 /// Everything about one socket.
@@ -177,6 +178,7 @@ impl Scenery {
                     command: process.command.to_vec(),
                     path: process.path.to_vec(),
                 }),
+                Event::Thread(thread) => seen.threads.push(thread),
             }
         }
         seen

@@ -136,6 +136,9 @@ pub(crate) const MODELS: &[Model] = &[
         parts: &[PYTHON],
         command: |site| Ok(site.interpreted("python3", "threads.py", &[])),
     },
+    threaded("python-executor", Some(95.0), |site| Ok(site.interpreted("python3", "threads.py", &["executor"]))),
+    threaded("python-pool", None, |site| Ok(site.interpreted("python3", "threads.py", &["pool"]))),
+    threaded("python-passing-pool", None, |site| Ok(site.interpreted("python3", "threads.py", &["passing"]))),
     gunicorn("python-gunicorn-sync", |site| site.gunicorn(&["--worker-class", "sync", "--workers", "4"])),
     gunicorn("python-gunicorn-gthread", |site| {
         site.gunicorn(&["--worker-class", "gthread", "--workers", "1", "--threads", "16"])
@@ -325,6 +328,11 @@ type Start = fn(&Site) -> Result<Command, String>;
 
 const fn peer(concurrency: usize, right: f64, wrong: f64) -> Peer {
     Peer { concurrency, right, wrong }
+}
+
+/// Ways to have threads make calls at the same time; other calls are those of `python-threads`.
+const fn threaded(name: &'static str, target: Option<f64>, command: Start) -> Model {
+    Model { name, shapes: &[Parallel], quick: None, target, peers: &[], parts: &[PYTHON], command }
 }
 
 const fn gunicorn(name: &'static str, command: Start) -> Model {

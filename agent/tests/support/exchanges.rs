@@ -12,6 +12,7 @@ use spantap::{
     process::{ProcessFacts, ProcessId, Runtime},
     protocol::{
         Link, Message, Parser, Side,
+        common::Common,
         disclosure::{Capture, Disclosure, Headers, Settings},
         http1::{Http1, SILENCE},
     },
@@ -52,7 +53,7 @@ fn said(role: Side, request: &str, response: &str, missing: u64) -> Vec<Attribut
 }
 
 fn said_over(link: Link, request: &str, response: &str, missing: u64) -> Vec<Attribute> {
-    let mut parser = Http1::telling(link, disclosure());
+    let mut parser = Http1::with(link, common());
     let (mut out, at) = (Vec::new(), Moment::default());
     parser.bytes(Side::Client, request.as_bytes(), 0, at, &mut out);
     parser.bytes(Side::Server, response.as_bytes(), 0, at, &mut out);
@@ -75,11 +76,11 @@ fn said_over(link: Link, request: &str, response: &str, missing: u64) -> Vec<Att
 }
 
 /// Tells everything.
-fn disclosure() -> Arc<Disclosure> {
+fn common() -> Arc<Common> {
     let tenant = || vec!["x-tenant".to_owned()];
     let headers = || Headers { request_headers: tenant(), response_headers: tenant(), ..Headers::default() };
     let capture = Capture { server: headers(), client: headers(), body_sizes: true };
-    Arc::new(Disclosure::new(&Settings { capture, ..Settings::default() }).expect("good settings"))
+    Arc::new(Common::new(Disclosure::new(&Settings { capture, ..Settings::default() }).expect("good settings")))
 }
 
 pub(crate) fn resource() -> Vec<Attribute> {

@@ -13,7 +13,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("agent-common/src/user.rs", "`Pod` promises that any bytes are a valid map value"),
     ("agent/src/event.rs", "the record decoder reads `repr(C)` values out of the ring's bytes"),
     ("agent/src/clock.rs", "clock_gettime has no safe form in the standard library"),
-    ("agent/src/memory.rs", "malloc_trim has no safe form anywhere"),
+    ("agent/src/memory.rs", "malloc_trim and madvise have no safe form anywhere"),
     ("agent/src/priority.rs", "sched_setscheduler has no safe form anywhere"),
     ("agent/src/kernel/", "values handed to and read from the kernel; calls of bpf(2) that aya has no word for"),
 ];

@@ -31,6 +31,7 @@ use crate::{
     attribute::{Attribute, FewAttributes, Value},
     protocol::{
         Link, Outcome, Side,
+        common::{Common, LONGEST_TEXT},
         disclosure::{Contains, Disclosure, Field, REDACTED},
     },
 };
@@ -48,46 +49,59 @@ const SAMPLING_ASKED: &str = "spantap.sampling.asked";
 /// A connection, and what the spans of its requests say again and again.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) link: Link,
-    pub(super) disclosure: Arc<Disclosure>,
-    /// Address of this end; a unix socket's path. None where it has neither.
-    local: Option<Arc<str>>,
-    /// The same of the other end.
-    peer: Option<Arc<str>>,
+    pub(super) role: Side,
+    pub(super) common: Arc<Common>,
+    ends: Ends,
     host: Repeated,
     user_agent: Repeated,
 }
 
-/// The last text that stood in one place. Law: at most [`MAX_REPEATED`] bytes.
+/// The two ends of a connection, as spans tell them.
+#[derive(Debug)]
+struct Ends {
+    /// Address of this end; a unix socket's path. None where it has neither.
+    local: Option<Arc<str>>,
+    /// The same of the other end.
+    peer: Option<Arc<str>>,
+    /// Of no meaning over unix sockets, as is the next.
+    local_port: u16,
+    peer_port: u16,
+    /// Of a unix socket: the process at the other end, 0 where unknown. None of others.
+    peer_pid: Option<u32>,
+}
+
+/// The last text that stood in one place. Law: at most [`LONGEST_TEXT`] bytes.
 #[derive(Debug, Default)]
 struct Repeated(Option<Arc<str>>);
 
 impl Connection {
     /// A connection on which nothing was said.
-    pub(super) fn new(link: Link, disclosure: Arc<Disclosure>) -> Self {
-        let text = |endpoint| Some(address(endpoint).to_string().into());
+    pub(super) fn new(link: &Link, common: Arc<Common>) -> Self {
+        let text = |endpoint| Some(common.text(&address(endpoint).to_string()));
         let (local, peer) = match &link.unix {
             None => (text(&link.local), text(&link.peer)),
             Some(unix) => match &unix.name {
                 None => (None, None),
-                Some((Named::Local, name)) => (Some(name.text().into()), None),
-                Some((Named::Peer, name)) => (None, Some(name.text().into())),
+                Some((Named::Local, name)) => (Some(common.text(&name.text())), None),
+                Some((Named::Peer, name)) => (None, Some(common.text(&name.text()))),
             },
         };
-        Self { link, disclosure, local, peer, host: Repeated::default(), user_agent: Repeated::default() }
+        let peer_pid = link.unix.map(|unix| unix.peer_pid);
+        let ends = Ends { local, peer, local_port: link.local.port, peer_port: link.peer.port, peer_pid };
+        Self { role: link.role, common, ends, host: Repeated::default(), user_agent: Repeated::default() }
     }
 }
 
 impl Repeated {
     /// `text` as a value: the copy from before, if it is the same.
-    fn value(&mut self, text: &str) -> Value {
-        if text.len() > MAX_REPEATED {
+    fn value(&mut self, text: &str, common: &Common) -> Value {
+        if text.len() > LONGEST_TEXT {
             return Value::Text(text.into());
         }
         match &self.0 {
             Some(last) if **last == *text => Arc::clone(last).into(),
             _ => {
-                let text: Arc<str> = text.into();
+                let text = common.text(text);
                 self.0 = Some(Arc::clone(&text));
                 text.into()
             }
@@ -111,7 +125,7 @@ impl Called {
     /// OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS […]. This list MUST be a full override of the default known methods".
     /// <https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client-span>
     pub(super) fn of(head: &RequestHead<'_>, connection: &Connection) -> Self {
-        match (connection.disclosure.knows_method(connection.link.role, head.token), head.method) {
+        match (connection.common.disclosure.knows_method(connection.role, head.token), head.method) {
             (Some(false), _) | (None, Method::Other) => Self::Other,
             (Some(true), Method::Other) => Self::Chosen,
             (Some(true) | None, method) => Self::Conventional(method),
@@ -122,7 +136,7 @@ impl Called {
 /// Attributes known from a request, for a span of the kind that the connection's role makes.
 pub(super) fn of_request(head: &RequestHead<'_>, connection: &mut Connection) -> Vec<Attribute> {
     // The response's are added to them, and a route.
-    let of_unix = if connection.link.unix.is_some() { MAX_UNIX_ATTRIBUTES } else { 0 };
+    let of_unix = if connection.ends.peer_pid.is_some() { MAX_UNIX_ATTRIBUTES } else { 0 };
     let later = MAX_RESPONSE_ATTRIBUTES + ROUTE_ATTRIBUTES;
     let mut attributes = Vec::with_capacity(MAX_REQUEST_ATTRIBUTES + of_unix + later);
     let mut add = |key, value: Value| attributes.push(Attribute::new(key, value));
@@ -135,15 +149,15 @@ pub(super) fn of_request(head: &RequestHead<'_>, connection: &mut Connection) ->
         }
     }
     let target = Target::parse(head.method, head.target);
-    match connection.link.role {
+    match connection.role {
         Side::Server => of_server(head, &target, connection, &mut add),
         Side::Client => of_client(head, &target, connection, &mut add),
     }
     if let Some(asked) = head.fields.asked {
         attributes.push(Attribute::new(SAMPLING_ASKED, asked));
     }
-    let Connection { link, disclosure, .. } = connection;
-    attributes.extend(captured(disclosure.of_request(link.role), head.headers, disclosure));
+    let disclosure = &connection.common.disclosure;
+    attributes.extend(captured(disclosure.of_request(connection.role), head.headers, disclosure));
     attributes
 }
 
@@ -242,17 +256,14 @@ const ROUTE_ATTRIBUTES: usize = 2;
 /// The most that [`of_response`] adds.
 const MAX_RESPONSE_ATTRIBUTES: usize = 3;
 
-/// 256 bytes: a browser's `User-Agent` has 120. Longer ones are copied, so that a connection holds no more than this of
-/// each.
-const MAX_REPEATED: usize = 256;
-
 fn of_server(
     head: &RequestHead<'_>,
     target: &Target<'_>,
     connection: &mut Connection,
     add: &mut impl FnMut(&'static str, Value),
 ) {
-    let Connection { link, disclosure, local, peer, host, user_agent } = connection;
+    let Connection { common, ends, host, user_agent, .. } = connection;
+    let disclosure = &common.disclosure;
     let forwarded = |name| head.fields.forwarded.and_then(|value| forwarded(value, name)).map(Cow::Borrowed);
     let first = |list: Option<_>| list.map(|list| String::from_utf8_lossy(first_element(list)));
 
@@ -287,30 +298,30 @@ fn of_server(
         .filter(|host| !host.is_empty())
         .or_else(|| authority_of(head, target));
     match &authority {
-        Some(authority) => add_authority(&Authority::parse(authority), default_port, host, add),
+        Some(authority) => add_authority(&Authority::parse(authority), default_port, (host, common), add),
         // HTTP/1.0 needs no Host: then the name of the server is the address it listens on.
         None => {
-            if let Some(local) = local {
+            if let Some(local) = &ends.local {
                 add(SERVER_ADDRESS, Arc::clone(local).into());
             }
-            if link.unix.is_none() {
-                add(SERVER_PORT, link.local.port.into());
+            if ends.peer_pid.is_none() {
+                add(SERVER_PORT, ends.local_port.into());
             }
         }
     }
 
     add(NETWORK_PROTOCOL_VERSION, head.version.label().into());
-    of_connection(link, local.as_ref(), peer.as_ref(), add);
+    of_ends(ends, Side::Server, add);
     let client = forwarded("for")
         .as_deref()
         .and_then(address_of)
         .or_else(|| first(head.fields.forwarded_for).as_deref().and_then(address_of));
-    let client = client.map(|client| written(client).into()).or_else(|| peer.clone().map(Value::Shared));
+    let client = client.map(|client| written(client).into()).or_else(|| ends.peer.clone().map(Value::Shared));
     if let Some(client) = client {
         add(CLIENT_ADDRESS, client);
     }
     if let Some(sent) = head.fields.user_agent {
-        add(USER_AGENT_ORIGINAL, user_agent.value(&disclosure.text(&String::from_utf8_lossy(sent))));
+        add(USER_AGENT_ORIGINAL, user_agent.value(&disclosure.text(&String::from_utf8_lossy(sent)), common));
     }
 }
 
@@ -320,48 +331,50 @@ fn of_client(
     connection: &mut Connection,
     add: &mut impl FnMut(&'static str, Value),
 ) {
-    let Connection { link, disclosure, local, peer: peer_address, host, .. } = connection;
+    let Connection { common, ends, host, .. } = connection;
+    let disclosure = &common.disclosure;
     // Without a Host there is only the address that was connected to.
-    let peer = || match &link.unix {
-        None => SocketAddr::new(address(&link.peer), link.peer.port).to_string().into(),
-        Some(_) => peer_address.as_deref().map_or(Cow::Borrowed(NAMELESS), |path| Cow::Owned(as_host(path))),
-    };
-    let authority = authority_of(head, target).unwrap_or_else(peer);
+    let authority = authority_of(head, target).unwrap_or_else(|| peer_as_host(ends).into());
     let authority = Authority::parse(&authority);
     let scheme = match target {
         Target::Absolute { scheme, .. } => scheme,
         _ => "http",
     };
     add(URL_FULL, full_url(scheme, &authority, target, disclosure).into());
-    match (&link.unix, &*peer_address) {
+    match (ends.peer_pid, &ends.peer) {
         // "Server domain name if available without reverse DNS lookup; otherwise, IP address or Unix domain socket name."
         // The Host of such a request names nothing that could be looked up: it is `localhost`, or whatever the client
         // was asked for itself. https://opentelemetry.io/docs/specs/semconv/registry/attributes/server/
         (Some(_), Some(path)) => add(SERVER_ADDRESS, Arc::clone(path).into()),
-        _ => add_authority(&authority, default_port(scheme), host, add),
+        _ => add_authority(&authority, default_port(scheme), (host, common), add),
     }
     add(NETWORK_PROTOCOL_VERSION, head.version.label().into());
-    of_connection(link, local.as_ref(), peer_address.as_ref(), add);
+    of_ends(ends, Side::Client, add);
+}
+
+/// The other end where a URL has its host, and the port.
+fn peer_as_host(ends: &Ends) -> String {
+    match (ends.peer_pid, ends.peer.as_deref()) {
+        (None, Some(address)) if address.contains(':') => format!("[{address}]:{}", ends.peer_port),
+        (None, Some(address)) => format!("{address}:{}", ends.peer_port),
+        (Some(_), Some(path)) => as_host(path),
+        (_, None) => NAMELESS.to_owned(),
+    }
 }
 
 /// The connection's other end, and what is told of transports that are not taken for granted.
-fn of_connection(
-    link: &Link,
-    local: Option<&Arc<str>>,
-    peer: Option<&Arc<str>>,
-    add: &mut impl FnMut(&'static str, Value),
-) {
-    if let Some(peer) = peer {
+fn of_ends(ends: &Ends, role: Side, add: &mut impl FnMut(&'static str, Value)) {
+    if let Some(peer) = &ends.peer {
         add(NETWORK_PEER_ADDRESS, Arc::clone(peer).into());
     }
-    let Some(unix) = &link.unix else { return add(NETWORK_PEER_PORT, link.peer.port.into()) };
+    let Some(peer_pid) = ends.peer_pid else { return add(NETWORK_PEER_PORT, ends.peer_port.into()) };
     add(NETWORK_TRANSPORT, "unix".into());
     // The conventions have it for servers only; a client's end hardly ever has a name.
-    if let Some(local) = local.filter(|_| link.role == Side::Server) {
+    if let Some(local) = ends.local.as_ref().filter(|_| role == Side::Server) {
         add(NETWORK_LOCAL_ADDRESS, Arc::clone(local).into());
     }
-    if unix.peer_pid != 0 {
-        add(PEER_PID, Value::Int(unix.peer_pid.into()));
+    if peer_pid != 0 {
+        add(PEER_PID, Value::Int(peer_pid.into()));
     }
 }
 
@@ -420,10 +433,10 @@ fn authority_of<'a>(head: &RequestHead<'a>, target: &Target<'a>) -> Option<Cow<'
 fn add_authority(
     authority: &Authority<'_>,
     default: Option<u16>,
-    host: &mut Repeated,
+    (host, common): (&mut Repeated, &Common),
     add: &mut impl FnMut(&'static str, Value),
 ) {
-    add(SERVER_ADDRESS, host.value(authority.host));
+    add(SERVER_ADDRESS, host.value(authority.host, common));
     if let Some(port) = authority.port.or(default) {
         add(SERVER_PORT, port.into());
     }

@@ -13,16 +13,22 @@ use spantap_common::abi::HEADER_BUDGET;
 use super::{Method, asked, propagation};
 use crate::{context::TraceContext, protocol::Passed, time::Moment};
 
-/// A head under way.
+/// A head under way; nothing between messages, as most connections are at most times.
 #[derive(Debug, Default)]
-pub(super) struct Head {
-    /// Its first byte: the moment, and the position in its side's stream. None between messages.
-    pub(super) start: Option<(Moment, u32)>,
-    /// What came in earlier pieces. Empty where one piece holds the whole head. Law: at most [`HEADER_BUDGET`] bytes.
+pub(super) struct Head(Option<Box<Begun>>);
+
+/// A head of which the end is missing.
+#[derive(Debug)]
+struct Begun {
+    start: Start,
+    /// What came so far. Law: at most [`HEADER_BUDGET`] bytes.
     buffer: Vec<u8>,
     /// Bytes of `buffer` in which the end was looked for already.
     searched: usize,
 }
+
+/// The first byte of a head: the moment, and the position in its side's stream.
+pub(super) type Start = (Moment, u32);
 
 /// What has become of a head with one more piece.
 #[derive(Debug, Eq, PartialEq)]
@@ -130,33 +136,37 @@ pub(super) enum Coding {
 impl Head {
     /// Whether the next byte would be the first of a message.
     pub(super) fn is_empty(&self) -> bool {
-        self.start.is_none()
+        self.0.is_none()
     }
 
-    /// Takes a piece, which must not be empty. A head that ends in its first piece is handed out in place.
-    pub(super) fn collect<'a>(&'a mut self, piece: &'a [u8]) -> Collected<'a> {
-        let held = self.buffer.len();
-        if held == 0
+    /// Its first byte, once that has come.
+    pub(super) fn start(&self) -> Option<Start> {
+        self.0.as_ref().map(|begun| begun.start)
+    }
+
+    /// Takes a piece, which must not be empty, and begins at `start` if nothing came before. A head that ends in its first
+    /// piece is handed out in place.
+    pub(super) fn collect<'a>(&'a mut self, piece: &'a [u8], start: Start) -> Collected<'a> {
+        if self.is_empty()
             && let Some(end) = end_of_head(within_budget(piece), 0)
         {
             return Collected::Complete { head: &piece[..end], used: end };
         }
+        let begun = self.0.get_or_insert_with(|| Box::new(Begun { start, buffer: Vec::new(), searched: 0 }));
+        let Begun { buffer, searched, .. } = &mut **begun;
+        let held = buffer.len();
         let taken = piece.len().min(HEADER_BUDGET - held);
-        self.buffer.extend_from_slice(&piece[..taken]);
-        if let Some(end) = end_of_head(&self.buffer, self.searched) {
-            return Collected::Complete { head: &self.buffer[..end], used: end - held };
+        buffer.extend_from_slice(&piece[..taken]);
+        if let Some(end) = end_of_head(buffer, *searched) {
+            return Collected::Complete { head: &buffer[..end], used: end - held };
         }
-        self.searched = self.buffer.len().saturating_sub(LONGEST_END);
-        if self.buffer.len() == HEADER_BUDGET {
-            Collected::OverBudget(&self.buffer)
-        } else {
-            Collected::More(&self.buffer)
-        }
+        *searched = buffer.len().saturating_sub(LONGEST_END);
+        if buffer.len() == HEADER_BUDGET { Collected::OverBudget(buffer) } else { Collected::More(buffer) }
     }
 
     /// What came so far of a head that is not complete.
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.buffer
+        self.0.as_ref().map_or(&[], |begun| &begun.buffer)
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 use tracing::debug;
 
 use super::{Layout, Unknown, find, is_known};
-use crate::{process::Runtime, targets::runtime::Runtimes};
+use crate::{memory, process::Runtime, targets::runtime::Runtimes};
 
 /// Asks for looks, and hands over what they found. Dropping it ends its thread.
 #[derive(Debug)]
@@ -62,7 +62,8 @@ impl Finder {
     pub fn start(proc: PathBuf) -> Option<Self> {
         let (asks, asked) = sync_channel(MOST_WAITING);
         let (answer, answers) = sync_channel(MOST_WAITING);
-        let looker = Looker { proc, runtimes: Runtimes::default(), asked, answers: answer, waiting: Vec::new() };
+        let looker =
+            Looker { proc, runtimes: Runtimes::default(), asked, answers: answer, waiting: Vec::new(), looked: false };
         thread::Builder::new().name("spantap-looks".into()).spawn(move || looker.run()).ok()?;
         Some(Self { asks, answers, asked: 0, unseen: 0 })
     }
@@ -114,6 +115,8 @@ struct Looker {
     answers: SyncSender<Answer>,
     /// Law: waiting.len() <= MOST_WAITING.
     waiting: Vec<Waiting>,
+    /// It has looked into something since it gave memory back.
+    looked: bool,
 }
 
 /// A process that will be looked at again.
@@ -130,8 +133,13 @@ impl Looker {
         loop {
             let next = self.waiting.iter().map(|waiting| waiting.due).min();
             let pause = next.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()));
-            match self.asked.recv_timeout(pause) {
+            let quiet = if self.looked { QUIET } else { IDLE };
+            match self.asked.recv_timeout(pause.min(quiet)) {
                 Ok(ask) => self.asked(&ask),
+                Err(RecvTimeoutError::Timeout) if self.looked && pause >= QUIET => {
+                    memory::give_back();
+                    self.looked = false;
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -163,6 +171,7 @@ impl Looker {
     }
 
     fn look(&mut self, Waiting { ask, pid, runtime, looks, .. }: Waiting) {
+        self.looked = true;
         let found = find(&self.proc.join(pid.to_string()), runtime);
         let is_told = self.answer(Answer { ask, pid, first: looks == 0, layout: found.as_ref().ok().copied() });
         let again = match &found {
@@ -198,6 +207,10 @@ const MOST_LOOKS: u32 = 16;
 
 /// Nothing waits: only for the next question.
 const IDLE: Duration = Duration::from_secs(3600);
+
+/// Nobody asked for so long: processes come in bursts, and what was read of one helps with the next. Looking into a program
+/// takes up to its symbol table's size, some MiB.
+const QUIET: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -95,6 +95,22 @@ pub(crate) enum What {
         /// The request it was made for, as far as known.
         request: Option<ExchangeId>,
     },
+    /// One of its threads has started another.
+    Began {
+        /// The new one.
+        thread: u32,
+        /// When it was made, in nanoseconds since boot: with its id, its identity.
+        started: u64,
+        /// The one that started it.
+        by: u32,
+    },
+    /// A thread has ended.
+    Left {
+        /// Which.
+        thread: u32,
+        /// When it was made.
+        started: u64,
+    },
     /// The process has ended.
     Exited,
 }

@@ -191,7 +191,7 @@ impl Source for Assigned {
                     made.known = request.filter(|request| made.said != Some(*request));
                 }
             }
-            What::Exited => {}
+            What::Began { .. } | What::Left { .. } | What::Exited => {}
         }
     }
 

@@ -112,7 +112,7 @@ impl Source for Callbacks {
                 self.forget(call);
             }
             What::Decided { call, request } => self.decided(call, request, claims),
-            What::Exited => {}
+            What::Began { .. } | What::Left { .. } | What::Exited => {}
         }
     }
 

@@ -177,7 +177,7 @@ impl Source for Tasks {
                 self.calls.retain(|known| known.call != call);
                 self.waited_for.forget(call);
             }
-            What::Read { exchange: None, .. } | What::Exited => {}
+            What::Read { exchange: None, .. } | What::Began { .. } | What::Left { .. } | What::Exited => {}
         }
     }
 

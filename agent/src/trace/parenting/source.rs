@@ -41,6 +41,8 @@ pub(crate) struct Claims {
     pub(super) falls: u64,
     /// Calls that nobody looked at, for want of time.
     pub(super) skipped: u64,
+    /// Threads that were not followed, for want of room.
+    pub(super) unfollowed: u64,
     /// The confidence from which on a likely request is the parent; none where nobody looks for one.
     pub(super) threshold: Option<Confidence>,
 }
@@ -77,6 +79,11 @@ impl Claims {
     /// The source that speaks has found itself wrong.
     pub(crate) fn fell(&mut self) {
         self.falls += 1;
+    }
+
+    /// A thread that works for a request is not followed: there are too many.
+    pub(crate) fn unfollowed(&mut self) {
+        self.unfollowed += 1;
     }
 
     /// Everything that was said about the call that was spoken of first.

@@ -117,6 +117,31 @@ impl Play {
         self.act(What::Over { request, answered, crowded: false })
     }
 
+    /// Nobody answers `request` any more.
+    pub(super) fn gives_up(self, request: impl Into<u64>) -> Self {
+        self.act(What::Over { request: id(request.into()), answered: None, crowded: false })
+    }
+
+    /// `tid` starts a thread.
+    pub(super) fn starts(self, tid: u32, thread: u32) -> Self {
+        self.act(What::Began { thread, started: thread.into(), by: tid })
+    }
+
+    /// A thread ends.
+    pub(super) fn ends(self, thread: u32) -> Self {
+        self.act(What::Left { thread, started: thread.into() })
+    }
+
+    /// Another thread ends, which has the id of one that was started.
+    pub(super) fn ends_another(self, thread: u32) -> Self {
+        self.act(What::Left { thread, started: u64::MAX })
+    }
+
+    /// Threads that nobody followed.
+    pub(super) fn unfollowed(&self) -> u64 {
+        self.links.unfollowed
+    }
+
     pub(super) fn waits_ms(mut self, ms: u64) -> Self {
         self.now += ms * 1_000_000;
         self.parenting.settle(Timestamp(self.now), &mut self.links);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! `thread`: a thread that has read one request, and answers it, made the calls in between for it.
 //!
-//! In: who reads requests, makes calls and writes answers. Out: the request that the calling thread holds, once that
-//! thread has answered it. It is exact where a thread serves one request at a time and never hands one over. Both are
+//! In: who reads requests, makes calls and writes answers, and which threads begin and end. Out: the request that the
+//! calling thread holds, once that thread has answered it; that of the thread which has started the calling one is
+//! [`super::births`]' business. It is exact where a thread serves one request at a time and never hands one over. Both are
 //! watched: a thread that reads a request of another connection while it holds one, or that answers what another has
 //! read, ends the trust in all threads of the process; a thread that goes to and fro between connections of its own is an
 //! event loop, about which [`super::turn`] knows more.
@@ -11,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::{
     act::{Act, What},
+    births::{self, Births},
     source::{Claims, Source},
     trust::Trust,
 };
@@ -26,11 +28,14 @@ pub(super) struct Thread {
     calls: Table<ExchangeId, ExchangeId>,
     trust: Trust,
     habit: Habit,
+    births: Births,
 }
 
 #[derive(Debug)]
 struct Held {
     tid: u32,
+    /// That thread has begun to answer it.
+    answered: bool,
     calls: SmallVec<[ExchangeId; 4]>,
 }
 
@@ -42,50 +47,55 @@ impl Default for Thread {
             calls: Table::default(),
             trust: Trust::after(PROOFS, LinkMethod::Thread),
             habit: Habit::default(),
+            births: Births::default(),
         }
     }
 }
 
 impl Source for Thread {
     fn saw(&mut self, act: &Act, claims: &mut Claims) {
+        self.births.expire(act.at, claims);
         match act.what {
             What::Received { request, by, .. } => self.received(request, by, claims),
-            What::Called { call, by, .. } => {
-                if let Some(request) = self.held_by(by.tid) {
+            What::Called { call, by, .. } => match self.held_by(by.tid) {
+                Some(request) => {
                     self.calls.insert(call, request);
                     if let Some(held) = self.requests.get_mut(&request) {
                         held.calls.push(call);
                     }
                 }
-            }
+                None => self.births.called(call, by.tid, claims),
+            },
+            What::Began { thread, started, by } => match self.held_by(by).or_else(|| self.births.request_of(by)) {
+                Some(request) => self.births.began(thread, started, request, claims),
+                None => self.births.doubt(thread),
+            },
+            What::Left { thread, started } => self.births.ended(thread, started, claims),
             What::Answering { request, by, crowded } => self.answering(request, Some(by), crowded, claims),
             What::Over { request, crowded, .. } => {
                 // Without an answer the thread's word has to do.
                 self.answering(request, None, crowded, claims);
-                if let Some(held) = self.requests.remove(&request)
-                    && let Some(holding) = self.holding.get_mut(&held.tid)
-                {
-                    holding.retain(|of| *of != request);
-                    if holding.is_empty() {
-                        self.holding.remove(&held.tid);
-                    }
-                }
+                self.over(request, births::Over { at: act.at, crowded }, claims);
             }
             What::Decided { call, .. } => {
                 self.calls.remove(&call);
                 self.trust.forget(call);
+                self.births.forget(call);
             }
             _ => {}
         }
     }
 
     fn holds(&self, call: ExchangeId) -> bool {
-        self.trust.holds(call)
+        self.trust.holds(call) || self.births.holds(call)
     }
 
     fn overdue(&self, call: ExchangeId) -> Option<(ExchangeId, LinkMethod)> {
-        let request = self.calls.get(&call).filter(|_| !self.trust.has_fallen() && !self.habit.is_loop())?;
-        self.requests.contains_key(request).then_some((*request, LinkMethod::Thread))
+        if self.trust.has_fallen() || self.habit.is_loop() {
+            return None;
+        }
+        let request = self.calls.get(&call).copied().or_else(|| self.births.overdue(call))?;
+        self.requests.contains_key(&request).then_some((request, LinkMethod::Thread))
     }
 }
 
@@ -95,9 +105,11 @@ impl Thread {
         let holding = self.holding.entry(by.tid).or_default();
         if holding.iter().any(|other| other.socket != request.socket) {
             self.trust.failed(claims);
+            self.births.failed(claims);
         }
         holding.push(request);
-        self.requests.insert(request, Held { tid: by.tid, calls: SmallVec::new() });
+        self.requests.insert(request, Held { tid: by.tid, answered: false, calls: SmallVec::new() });
+        self.births.doubt(by.tid);
     }
 
     /// The request that `tid` works on. Requests of one connection are answered, and by a thread that does one thing at a
@@ -113,8 +125,10 @@ impl Thread {
         let calls = std::mem::take(&mut held.calls);
         if by.is_some_and(|by| by.tid != held.tid) {
             self.trust.failed(claims);
+            self.births.failed(claims);
             return;
         }
+        held.answered |= by.is_some();
         if crowded && by.is_some() {
             self.trust.proved(claims);
         }
@@ -131,6 +145,24 @@ impl Thread {
             } else {
                 self.trust.claim(call, request, claims);
             }
+        }
+    }
+
+    fn over(&mut self, request: ExchangeId, over: births::Over, claims: &mut Claims) {
+        let Some(held) = self.requests.remove(&request) else { return };
+        if let Some(holding) = self.holding.get_mut(&held.tid) {
+            holding.retain(|of| *of != request);
+            if holding.is_empty() {
+                self.holding.remove(&held.tid);
+            }
+        }
+        // Nobody waited for its threads where it was given up; and which threads hold what is known only where threads are
+        // believed.
+        let believed = !self.habit.is_loop() && (!self.trust.has_fallen() || self.trust.is_proven());
+        if held.answered && believed {
+            self.births.over(request, over, claims);
+        } else {
+            self.births.dropped(request);
         }
     }
 }

@@ -36,6 +36,11 @@ impl Trust {
         self.fell
     }
 
+    /// Whether a claim is made, or held for the want of a few proofs.
+    pub(super) fn may_claim(&self) -> bool {
+        self.is_proven() || self.need - self.row <= MOST_AWAITED
+    }
+
     /// The source was right where it could have been wrong. What was held for the want of this proof is claimed.
     pub(super) fn proved(&mut self, claims: &mut Claims) {
         self.row = self.row.saturating_add(1);
@@ -63,7 +68,7 @@ impl Trust {
     pub(super) fn claim(&mut self, call: ExchangeId, request: ExchangeId, claims: &mut Claims) {
         if self.is_proven() {
             claims.is(call, request, self.method);
-        } else if self.held.len() < MOST_HELD && self.need - self.row <= MOST_AWAITED {
+        } else if self.held.len() < MOST_HELD && self.may_claim() {
             self.held.push((call, request));
         }
     }

@@ -126,7 +126,7 @@ impl Source for Turns {
             }
             What::Ended { call, by } => self.ended(call, by, act.at, claims),
             What::Decided { call, request } => self.decided(call, request, claims),
-            What::Exited => {}
+            What::Began { .. } | What::Left { .. } | What::Exited => {}
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
     fs::File,
     io::{Error, ErrorKind, PipeReader, PipeWriter, Read as _, Seek as _, Write as _, pipe},
     mem::MaybeUninit,
-    net::TcpStream,
+    net::{Shutdown, TcpStream},
     os::{fd::AsRawFd, unix::fs::FileExt as _},
     ptr, thread,
 };
@@ -77,7 +77,10 @@ impl Way {
         let (mut given, mut taken) = (bytes.to_vec(), vec![0; bytes.len()]);
         thread::scope(|scope| {
             let reader = scope.spawn(|| all(&mut taken, |rest| (self.take)(to, rest)));
-            all(&mut given, |rest| (self.give)(from, rest))?;
+            all(&mut given, |rest| (self.give)(from, rest)).inspect_err(|_| {
+                // Nobody waits for what will not come. An error means that it is closed already.
+                let _ = from.shutdown(Shutdown::Both);
+            })?;
             reader.join().map_err(|_| Error::other("the reader panicked"))?
         })?;
         if taken == bytes { Ok(()) } else { Err(Error::other("other bytes came out")) }

@@ -18,7 +18,7 @@ pub(super) const CASES: &[Case] = &[
     Case::code("uring-writev", |ground| dialogue(ground, Way { take: READ_WRITE.take, ..VECTORS })),
     Case::code("uring-registered-buffers", |ground| dialogue(ground, REGISTERED)),
     Case::code("uring-multishot", |ground| dialogue(ground, MULTISHOT)).quick(),
-    Case::code("uring-without-a-copy", |ground| dialogue(ground, ZERO_COPY)),
+    Case::code("uring-without-a-copy", |ground| dialogue(ground, ZERO_COPY)).with_operation(opcode::SendZc::CODE),
 ];
 
 const SEND_RECV: Way = Way {

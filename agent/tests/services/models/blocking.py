@@ -9,7 +9,22 @@ import time
 of_this_thread = threading.local()
 
 
-def work(backend, path):
+def at_once(get, count):
+    """Each call on a thread that is started for it."""
+    parts = [None] * count
+
+    def call(n):
+        parts[n] = get(n)
+
+    threads = [threading.Thread(target=call, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return parts
+
+
+def work(backend, path, at_once=at_once):
     _, _, shape, number = path.split("/")
     one = shape == "one"
 
@@ -42,18 +57,3 @@ def pooled(backend):
     if not hasattr(of_this_thread, "backend"):
         of_this_thread.backend = http.client.HTTPConnection("127.0.0.1", backend)
     return of_this_thread.backend
-
-
-def at_once(get, count):
-    """Each call on a thread that is started for it."""
-    parts = [None] * count
-
-    def call(n):
-        parts[n] = get(n)
-
-    threads = [threading.Thread(target=call, args=(n,)) for n in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return parts

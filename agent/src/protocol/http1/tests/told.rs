@@ -4,7 +4,7 @@
 //! In: exchanges and settings. Out: the attributes in question. Framing and times are the business of the other tests.
 
 use super::*;
-use crate::protocol::disclosure::{Capture, Headers, Redact, Settings};
+use crate::protocol::disclosure::{Capture, Disclosure, Headers, Redact, Settings};
 
 fn list(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
@@ -13,7 +13,7 @@ fn list(texts: &[&str]) -> Vec<String> {
 /// The attributes of one exchange that begin with one of `prefixes`, those of the request first, a line each.
 fn told(settings: &Settings, role: Side, parts: &[(Side, &str)], prefixes: &[&str]) -> Vec<String> {
     let disclosure = Disclosure::new(settings).expect("good settings");
-    let mut parser = Http1::telling(link(role), Arc::new(disclosure));
+    let mut parser = Http1::with(link(role), Arc::new(Common::new(disclosure)));
     let (mut out, mut positions) = (Vec::new(), [0_u32; 2]);
     for (side, part) in parts {
         let position = &mut positions[*side as usize];
