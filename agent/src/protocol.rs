@@ -8,8 +8,9 @@ pub mod common;
 pub mod disclosure;
 pub mod http1;
 
-use std::sync::Arc;
+use std::{hash::BuildHasher, sync::Arc};
 
+use foldhash::fast::FixedState;
 use smallvec::SmallVec;
 use spantap_common::{endpoint::Endpoint, loss::Reason, sniff::Guess};
 
@@ -145,9 +146,22 @@ pub struct Request {
 pub struct Passed {
     /// Ids that applications give to a request and pass on with the calls they make for it. No secrets, and no numbers
     /// that repeat: at least [`SHORTEST_ID`] characters.
-    pub ids: SmallVec<[Arc<str>; 1]>,
+    pub ids: SmallVec<[PassedId; 2]>,
     /// Contexts of other traces, and the format of each.
     pub others: Vec<Named>,
+}
+
+/// An id that an application gave to a request. Ids are compared and nothing else, so that a digest of its text is enough:
+/// two of a million differ in it but for one chance in 10^7, and whoever can make two that do not could as well send the
+/// same one twice.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct PassedId(u64);
+
+impl PassedId {
+    /// The id with this text.
+    pub fn of(text: &str) -> Self {
+        Self(FixedState::default().hash_one(text))
+    }
 }
 
 /// Shorter ids are counters, which repeat.

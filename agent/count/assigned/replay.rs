@@ -13,7 +13,7 @@ use spantap::{
     event::SocketId,
     pairing::{Closed, ExchangeId},
     process::Runtime,
-    protocol::{Key, Passed, Request},
+    protocol::{Key, Passed, PassedId, Request},
     time::{Moment, Task, Timestamp},
     trace::{LinkMethod, Opened, Settings, Span, SpanKind, Tracer},
     vitals::Vitals,
@@ -164,7 +164,7 @@ fn opened(index: usize, laid: &Laid, first: Moment) -> Opened {
     let mut passed = Passed::default();
     if laid.known {
         let (trace, request) = &laid.exchange.request;
-        passed.ids.push(format!("{trace}/{request}/{}", laid.copy).into());
+        passed.ids.push(PassedId::of(&format!("{trace}/{request}/{}", laid.copy)));
     }
     let kind = if laid.exchange.serves { SpanKind::Server } else { SpanKind::Client };
     Opened {

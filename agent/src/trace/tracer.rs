@@ -309,7 +309,7 @@ impl Tracer {
             request: id,
             by: first.task,
             trace: context.map(|context| context.trace),
-            ids: ids_of(&node.request),
+            ids: node.request.passed.ids.clone(),
             operation: self.operation(&node),
         };
         self.nodes.insert(id, node);
@@ -346,7 +346,7 @@ impl Tracer {
             }
         }
         let trace = context.map(|context| context.trace);
-        let ids = ids_of(&node.request);
+        let ids = node.request.passed.ids.clone();
         node.parent = Parent::Evidence;
         let operation = self.operation(&node);
         self.nodes.insert(id, node);
@@ -690,11 +690,6 @@ impl From<&TraceContext> for Trace {
 /// The confidence from which on a likely request is a parent; none where nobody is to look for likely ones.
 fn likely_from(settings: Settings) -> Option<Confidence> {
     settings.assigned.then(|| Confidence::new(settings.confidence))
-}
-
-/// The ids that the request passes on.
-fn ids_of(request: &Request) -> SmallVec<[Arc<str>; 1]> {
-    request.passed.ids.clone()
 }
 
 /// Links to the spans that other headers name as the one which sent the request.

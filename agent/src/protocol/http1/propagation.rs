@@ -4,20 +4,18 @@
 //! In: the header fields of one request. Out: the context that counts, and what else was said. W3C's context goes before
 //! all others; after it they stand in the order of [`Vendors::contexts`]. It does not judge whether an id is unique.
 
-use std::sync::Arc;
-
 use httparse::Header;
 use smallvec::SmallVec;
 
 use crate::{
     context::{TraceContext, vendors::Vendors},
-    protocol::{LONGEST_ID, Passed, SHORTEST_ID},
+    protocol::{LONGEST_ID, Passed, PassedId, SHORTEST_ID},
 };
 
 /// The context among `headers`, of which `w3c` is W3C's, and everything else they say.
 pub(super) fn read(w3c: Option<TraceContext>, headers: &[Header<'_>]) -> (Option<TraceContext>, Passed) {
     let (mut vendors, mut any) = (Vendors::default(), false);
-    let mut ids = SmallVec::<[Arc<str>; 1]>::new();
+    let mut ids = SmallVec::new();
     for Header { name, value } in headers {
         // The length and one byte tell most fields apart without looking at them.
         let field = match (name.len(), name.as_bytes().last().map(u8::to_ascii_lowercase)) {
@@ -56,9 +54,9 @@ pub(super) fn read(w3c: Option<TraceContext>, headers: &[Header<'_>]) -> (Option
     (context, Passed { ids, others })
 }
 
-fn id(value: &[u8]) -> Option<Arc<str>> {
+fn id(value: &[u8]) -> Option<PassedId> {
     let id = str::from_utf8(value.trim_ascii()).ok()?;
-    (SHORTEST_ID..=LONGEST_ID).contains(&id.len()).then(|| id.into())
+    (SHORTEST_ID..=LONGEST_ID).contains(&id.len()).then(|| PassedId::of(id))
 }
 
 #[cfg(test)]
@@ -71,7 +69,9 @@ mod tests {
         let (context, passed) = read(TraceContext::parse(w3c.map(|(_, value)| value.as_bytes()), []), &headers);
         let context = context.map_or_else(|| "-".to_owned(), |context| context.parent.to_string());
         let others: Vec<_> = passed.others.iter().map(|(format, _)| *format).collect();
-        format!("{context} ids[{}] others[{}]", passed.ids.join(" "), others.join(" "))
+        let known = ["7f3a-91bc", "42"].into_iter().filter(|id| passed.ids.contains(&PassedId::of(id)));
+        assert_eq!(passed.ids.len(), known.clone().count(), "an id that was not sent");
+        format!("{context} ids[{}] others[{}]", known.collect::<Vec<_>>().join(" "), others.join(" "))
     }
 
     const W3C: (&str, &str) = ("traceparent", "00-0000000000000000000000000000000a-000000000000000b-01");

@@ -4,13 +4,12 @@
 //! In: nothing. Out: [`Act`]s, ordered by kernel time. They say who did what to which exchange, and refuse to say what
 //! was said.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
 use crate::{
     context::TraceId,
     pairing::ExchangeId,
+    protocol::PassedId,
     time::{Moment, Task, Timestamp},
 };
 
@@ -37,7 +36,7 @@ pub(crate) enum What {
         /// The trace that its header names.
         trace: Option<TraceId>,
         /// Ids that the process may pass on.
-        ids: SmallVec<[Arc<str>; 1]>,
+        ids: SmallVec<[PassedId; 2]>,
         /// A number for what was asked for: the same for requests of one kind.
         operation: u64,
     },
@@ -59,7 +58,7 @@ pub(crate) enum What {
         /// The trace that the header it wrote names.
         trace: Option<TraceId>,
         /// Ids that it passed on.
-        ids: SmallVec<[Arc<str>; 1]>,
+        ids: SmallVec<[PassedId; 2]>,
         /// A number for whom it went to, and what for.
         operation: u64,
     },

@@ -5,6 +5,7 @@ use super::*;
 use crate::{
     context::TraceId,
     event::SocketId,
+    protocol::PassedId,
     time::{Moment, Task},
 };
 
@@ -313,13 +314,13 @@ fn a_thread_that_contradicts_the_header_is_no_evidence() {
 
 impl Play {
     fn receives_with(self, request: char, name: &str, tid: u32) -> Self {
-        let ids = [name.into()].into_iter().collect();
+        let ids = [PassedId::of(name)].into_iter().collect();
         let by = self.task(tid);
         self.act(What::Received { request: id(request.into()), by, trace: None, ids, operation: 0 })
     }
 
     fn calls_with(self, call: char, name: &str, tid: u32) -> Self {
-        let ids = [name.into()].into_iter().collect();
+        let ids = [PassedId::of(name)].into_iter().collect();
         let by = self.task(tid);
         self.act(What::Called { call: id(call.into()), by, connected: None, trace: None, ids, operation: 0 })
     }
