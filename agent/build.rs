@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Embeds the probes, built before by `cargo xtask ebpf`.
+//! Embeds the probes, built before by `cargo xtask ebpf`, and the compiler's version.
 //!
 //! In: the object file under `target/bpf`, if it is there. Out: a copy without DWARF for `kernel/attach.rs` to include, empty
 //! if it is not. It does not build the object: that takes another compiler, and the agent's own tests do without.
 
-use std::{env, error::Error, fs, io, path::PathBuf};
+use std::{env, error::Error, fs, io, path::PathBuf, process::Command};
 
 use object::{
     build::elf::{Builder, SectionData},
@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../target/bpf/bpfel-unknown-none/bpf/spantap-ebpf");
     println!("cargo::rerun-if-changed={}", object.display());
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-env=SPANTAP_RUSTC={}", rustc()?);
 
     let probes = match fs::read(&object) {
         Ok(bytes) => without_dwarf(&bytes)?,
@@ -24,6 +25,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("probes.o"), probes)?;
     Ok(())
+}
+
+/// The version of the compiler, without its date.
+fn rustc() -> Result<String, Box<dyn Error>> {
+    let said = Command::new(env::var("RUSTC")?).arg("--version").output()?.stdout;
+    let said = String::from_utf8(said)?;
+    Ok(said.split_whitespace().nth(1).unwrap_or("unknown").to_owned())
 }
 
 /// The object with its BTF, but without the DWARF from which the linker has made it: four fifths of the file, which would

@@ -44,6 +44,23 @@ impl TraceId {
         // https://www.w3.org/TR/trace-context-2/#trace-id
         hex(digits).filter(|id| *id != [0; 16]).map(Self)
     }
+
+    /// Whether both name one trace. Formats of 64 bits carry the lower half of an id, "the right-most bits", and whoever
+    /// reads one of them has zeroes for the rest
+    /// (<https://www.w3.org/TR/trace-context-2/#interoperating-with-existing-systems-which-use-shorter-identifiers>).
+    pub fn is_same(self, other: Self) -> bool {
+        self == other || self.lower_half() == other.lower_half() && (self.is_half() || other.is_half())
+    }
+
+    /// Whether the upper half is unknown.
+    pub fn is_half(self) -> bool {
+        self.0[..8] == [0; 8]
+    }
+
+    /// What formats of 64 bits carry of it.
+    pub fn lower_half(self) -> u64 {
+        u128::from_be_bytes(self.0) as u64
+    }
 }
 
 impl SpanId {

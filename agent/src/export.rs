@@ -21,6 +21,7 @@ pub mod metrics;
 pub(crate) mod otlp;
 mod protobuf;
 mod queue;
+pub mod requests;
 mod retry;
 pub mod scrape;
 mod span;
@@ -51,6 +52,7 @@ use batch::Encoded;
 use otlp::Collector;
 pub use otlp::Signal;
 use queue::Queue;
+use requests::{RequestStats, Requests};
 use spool::Spool;
 use worker::{Order, Worker};
 
@@ -58,6 +60,7 @@ use worker::{Order, Worker};
 #[derive(Debug)]
 pub struct Exporter {
     queue: Arc<Queue>,
+    requests: Arc<Requests>,
     orders: mpsc::UnboundedSender<Order>,
     limits: SpanLimits,
 }
@@ -172,6 +175,7 @@ impl Exporter {
         // The gRPC channel spawns its task where it is made.
         let _context = runtime.enter();
         let collector = Collector::new(config, Signal::Traces)?;
+        let requests = Arc::clone(collector.requests());
         let queue = Arc::new(Queue::new(limits.queue_spans));
         let open =
             |settings: &Settings| Spool::open(&settings.folder.join(file_name(&config.name)), settings.most_bytes);
@@ -179,7 +183,7 @@ impl Exporter {
         let (orders, inbox) = mpsc::unbounded_channel();
         let of_spans = limits.span;
         runtime.spawn(Worker::new(collector, limits, Arc::clone(&queue), spool, inbox).run());
-        Ok(Self { queue, orders, limits: of_spans })
+        Ok(Self { queue, requests, orders, limits: of_spans })
     }
 
     /// Queues as many of `spans` as there is room for and counts the rest. Never waits.
@@ -211,5 +215,10 @@ impl Exporter {
     /// The numbers so far.
     pub fn stats(&self) -> ExportStats {
         self.queue.stats()
+    }
+
+    /// What was said to the collector so far.
+    pub fn requests(&self) -> RequestStats {
+        self.requests.stats()
     }
 }

@@ -22,11 +22,12 @@ use crate::{
     enrich::ServiceSpan,
     export::{
         metrics::{Exporter, Snapshot},
+        requests::{OUTCOMES, RequestStats},
         scrape::{self, Health},
     },
     metrics::{
         Metrics, Settings,
-        own::{self, Books},
+        own::{self, Books, Requests},
     },
     process::TICK_NS,
     time::{Timestamp, WallOffset},
@@ -36,7 +37,8 @@ use crate::{
 pub struct Meter {
     metrics: Metrics,
     asked: mpsc::Receiver<oneshot::Sender<Snapshot>>,
-    exporters: Vec<Exporter>,
+    /// With the names of their destinations.
+    exporters: Vec<(String, Exporter)>,
     health: Arc<Health>,
     listening: Option<SocketAddr>,
     since: Timestamp,
@@ -59,7 +61,8 @@ impl Meter {
         let listening = settings.listen.map(serve).transpose()?;
         let mut exporters = Vec::new();
         for destination in destinations.iter().filter(|_| settings.otlp) {
-            exporters.push(Exporter::start(destination, settings, asks.clone(), runtime.handle())?);
+            let exporter = Exporter::start(destination, settings, asks.clone(), runtime.handle())?;
+            exporters.push((destination.name.clone(), exporter));
         }
         let metrics = Metrics::new(settings.clone(), seed);
         Ok(Some(Self { metrics, asked, exporters, health, listening, since: clock::now() }))
@@ -103,7 +106,7 @@ impl Meter {
     pub fn finish(mut self, now: Timestamp, wall: WallOffset, books: Books, runtime: &Runtime, most: Duration) {
         let snapshot = self.snapshot(now, wall, books);
         let deadline = Instant::now() + most;
-        for exporter in std::mem::take(&mut self.exporters) {
+        for (_, exporter) in std::mem::take(&mut self.exporters) {
             let left = deadline.saturating_duration_since(Instant::now());
             runtime.block_on(exporter.finish(snapshot.clone(), left));
         }
@@ -111,12 +114,20 @@ impl Meter {
 
     fn snapshot(&self, now: Timestamp, wall: WallOffset, mut books: Books) -> Snapshot {
         books.overflown = self.metrics.overflown();
+        let said = self.exporters.iter().map(|(name, exporter)| said(name, "metrics", exporter.requests()));
+        books.requests.extend(said);
         books.process = process();
         books.stock.tables.push(self.metrics.fill());
         let mut families = own::families(&books, self.since);
         families.extend(self.metrics.families());
         Snapshot { families, now, wall }
     }
+}
+
+/// What was said about `signal` to the destination `name`.
+pub fn said(name: &str, signal: &'static str, stats: RequestStats) -> Requests {
+    let RequestStats { ended, seconds } = stats;
+    Requests { destination: name.to_owned(), signal, ended: OUTCOMES.into_iter().zip(ended).collect(), seconds }
 }
 
 /// The `process_*` metrics that Prometheus's clients agree on, as far as `/proc` tells

@@ -100,11 +100,8 @@ impl Metrics {
     pub fn new(settings: Settings, seed: u64) -> Self {
         let limits = Limits { series: settings.max_series, values: settings.max_values };
         let instrument = |bounds| Instrument::new(bounds, limits, seed);
-        let ends = || Ends {
-            seconds: instrument(HTTP_SECONDS),
-            asked: instrument(BODY_BYTES),
-            answered: instrument(BODY_BYTES),
-        };
+        let ends =
+            || Ends { seconds: instrument(SECONDS), asked: instrument(BODY_BYTES), answered: instrument(BODY_BYTES) };
         Self {
             server: ends(),
             client: ends(),
@@ -354,7 +351,7 @@ const CLIENT_ASKED: &str = "http.client.request.body.size";
 const CLIENT_ANSWERED: &str = "http.client.response.body.size";
 
 /// "this metric SHOULD be specified with ExplicitBucketBoundaries of [ 0.005, … 10 ]".
-const HTTP_SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+pub const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
 /// The convention advises none for sizes, so these are the specification's for every histogram: series of services that
 /// measure themselves can be added up with ours

@@ -38,7 +38,7 @@ use crate::{
         screen::Width,
         view::{Live, Style},
     },
-    meter::Meter,
+    meter::{self, Meter},
     metrics::own::{Books, Destination, Stock},
     sample::Sampler,
     time::{Timestamp, WallOffset},
@@ -364,6 +364,8 @@ fn books(
         }
     });
     let destinations: Vec<_> = destinations.collect();
+    let said = exporters.iter().zip(&config.output.destinations);
+    let said = said.map(|(exporter, destination)| meter::said(&destination.name, "traces", exporter.requests()));
     stock.tables.push(sampler.fill());
     let waiting: u64 = destinations.iter().map(|destination| destination.waiting).sum();
     stock.memory.push(("export_queues", waiting * export::SPAN_BYTES));
@@ -372,6 +374,7 @@ fn books(
         in_flight: vitals.requests.saturating_sub(vitals.spans + vitals.lost.requests.total()),
         sampling: sampler.counts(),
         destinations,
+        requests: said.collect(),
         stock,
         vitals,
         ..Books::default()

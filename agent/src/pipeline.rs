@@ -281,6 +281,21 @@ impl Pipeline {
         ]
     }
 
+    /// Processes that showed a socket and are alive, by what becomes of their requests: those of `traced` ones become
+    /// spans, `instrumented` ones export spans of their own, `ignored` ones were met before the probes left them alone.
+    /// Looks at all of them.
+    pub fn targets(&self) -> [(&'static str, u64); 3] {
+        let (mut traced, mut instrumented, mut ignored) = (0, 0, 0);
+        for (pid, watch) in &self.known {
+            match watch {
+                Watch::Ignore => ignored += 1,
+                Watch::Trace if self.resources.is_instrumented(*pid) => instrumented += 1,
+                Watch::Trace => traced += 1,
+            }
+        }
+        [("traced", traced), ("instrumented", instrumented), ("ignored", ignored)]
+    }
+
     /// Requests under way, and spans that wait for their parent.
     pub fn open(&self) -> usize {
         self.behind.tracer.open()
@@ -474,6 +489,11 @@ impl Pipeline {
 
     fn name_services(&mut self, out: &mut Vec<ServiceSpan>) {
         out.extend(self.behind.spans.drain(..).map(|mut span| {
+            let made = self.behind.vitals.protocols.of(span.protocol);
+            match span.kind {
+                SpanKind::Server => made.served += 1,
+                SpanKind::Client => made.called += 1,
+            }
             if sdk::is_export(&span) {
                 self.resources.exports(span.task.pid);
             }
@@ -602,6 +622,9 @@ impl Talk {
                 // Nothing new is looked at, and without its request nothing later on this connection can be paired.
                 self.parser = None;
                 break;
+            }
+            if let Some(reason) = message.error() {
+                behind.vitals.protocols.of(self.protocol).errors.add(reason, 1);
             }
             let step = self.pairing.message(message, &mut behind.vitals);
             self.trace(step, behind);

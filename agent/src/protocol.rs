@@ -98,6 +98,19 @@ pub enum Message {
     Damaged(Reason),
 }
 
+impl Message {
+    /// Why the parser could not follow what was said, where it could not.
+    pub fn error(&self) -> Option<Reason> {
+        match self {
+            Self::Lost(reason) | Self::Damaged(reason) => Some(*reason),
+            Self::Response(Response { outcome: Outcome::Broken(Cause::ProtocolError), .. }) => {
+                Some(Reason::ProtocolError)
+            }
+            Self::Request(_) | Self::Response(_) => None,
+        }
+    }
+}
+
 /// How requests and responses of a connection belong together.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Key {

@@ -369,6 +369,7 @@ fn stock(probes: &Probes, pipeline: &Pipeline, config: &Config, fullest: Peak) -
         programs: runs.collect(),
         tables: pipeline.tables().to_vec(),
         memory: vec![("ring", ring), ("kernel_maps", probes.map_memory())],
+        targets: pipeline.targets().to_vec(),
     }
 }
 
@@ -606,8 +607,8 @@ impl Watched {
                     Verdict::Ignored => Watch::Ignore,
                     Verdict::Undecided | Verdict::Target => Watch::Trace,
                 };
-                if watch == Watch::Ignore && !self.judge.selects_processes() {
-                    // Nobody was told when it began.
+                if watch == Watch::Ignore {
+                    // Where it was forked, or nobody selects processes, the probes were not told when it began.
                     self.decided.push((pid, Some(Verdict::Ignored)));
                 }
                 // It may have been too early when the program began.
@@ -787,7 +788,11 @@ impl Watched {
             // A fork is of its parent's family, and runs its parent's program until it says otherwise.
             Life::Fork if chooses => {
                 let facts = self.reader.facts(pid).unwrap_or_else(known);
-                self.decided.push((pid, Some(self.judge.judge(&facts))));
+                // One that is no target may be about to execute one's program, and to have made its first request before
+                // the probes hear of that: whether it is ignored is said when it shows what it is.
+                if self.judge.judge(&facts) == Verdict::Target {
+                    self.decided.push((pid, Some(Verdict::Target)));
+                }
             }
             Life::Fork => {}
             Life::Exec => {
@@ -868,7 +873,7 @@ mod tests {
     use spantap_common::identity::Go;
 
     use super::*;
-    use crate::config::Selection;
+    use crate::{config::Selection, enrich::process::selector::Patterns, time::Moment};
 
     #[test]
     fn a_fork_that_is_gone_is_known_as_what_its_parent_is() {
@@ -904,6 +909,22 @@ mod tests {
         watched.inherit(child, parent.pid);
         watched.leave(child.pid);
         assert_eq!(watched.layouts(), [], "its memory is another's by now");
+    }
+
+    #[test]
+    fn a_fork_is_not_ignored_before_it_shows_what_it_is() {
+        let patterns = Patterns { executables: vec!["curl".to_owned()], ..Patterns::default() };
+        let mut watched = Watched::new(Judge::new(&Selection { patterns, ..Selection::default() }).expect("a glob"));
+        let pid = u32::MAX - 1;
+        let mut lives = |life, command: &'static str, path: &'static str| {
+            let (command, path) = (command.as_bytes(), path.as_bytes());
+            watched.process(&Process { moment: Moment::default(), pid, parent: 1, started: 7, life, command, path });
+            mem::take(&mut watched.decided)
+        };
+        assert_eq!(lives(Life::Fork, "sh", ""), [], "it runs a shell, as yet");
+        assert_eq!(lives(Life::Exec, "curl", "/usr/bin/curl"), [(pid, Some(Verdict::Target))]);
+        assert_eq!(lives(Life::Fork, "curl", "/usr/bin/curl"), [(pid, Some(Verdict::Target))]);
+        assert_eq!(lives(Life::Exec, "sh", "/bin/sh"), [(pid, Some(Verdict::Ignored))]);
     }
 
     #[test]

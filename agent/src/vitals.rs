@@ -46,8 +46,45 @@ pub struct Vitals {
     pub lost: Losses,
     /// Spans by how their parent was found.
     pub links: Links,
+    /// What parsers made of what they were given.
+    pub protocols: Protocols,
     /// How often the agent did less, and more again.
     pub steps: Steps,
+}
+
+/// Parsers' results by protocol, of those that were spoken. Law: no more than there are protocols.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Protocols(Vec<Parsed>);
+
+/// What was made of one protocol's messages.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Parsed {
+    /// Its name.
+    pub protocol: &'static str,
+    /// SERVER spans. Law, over all protocols at the end of every batch: Σ `served` + Σ `called` = [`Vitals::spans`].
+    pub served: u64,
+    /// CLIENT spans.
+    pub called: u64,
+    /// Messages that its parser could not follow to their end, by why not. Those of lost requests and parts are in
+    /// [`Losses`] as well; an answer that is none has a span that says so.
+    pub errors: Tally,
+}
+
+impl Protocols {
+    /// The numbers of `protocol`, to be counted up.
+    pub fn of(&mut self, protocol: &'static str) -> &mut Parsed {
+        let known = self.0.iter().position(|parsed| parsed.protocol == protocol);
+        let place = known.unwrap_or_else(|| {
+            self.0.push(Parsed { protocol, ..Parsed::default() });
+            self.0.len() - 1
+        });
+        &mut self.0[place]
+    }
+
+    /// All numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &Parsed> {
+        self.0.iter()
+    }
 }
 
 /// How full a bounded table is, and what it takes.

@@ -6,22 +6,15 @@
 
 #[path = "support/exchanges.rs"]
 mod exchanges;
+#[expect(dead_code, reason = "this test asks the page itself")]
+#[path = "support/vocabulary.rs"]
+mod vocabulary;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use exchanges::{exchanges, resource, type_of};
 use spantap::attribute::Attribute;
-
-/// A row of the page.
-#[derive(Debug, Eq, PartialEq)]
-struct Documented {
-    kind: String,
-    described_as: String,
-}
+use vocabulary::{TEMPLATE, page, templated};
 
 #[test]
 fn the_page_lists_what_the_sources_name_and_nothing_else() {
@@ -58,31 +51,6 @@ fn what_is_emitted_has_the_documented_type_at_the_documented_kind() {
 }
 
 // --- The page and the sources ---
-
-fn page() -> BTreeMap<String, Documented> {
-    let text = fs::read_to_string(manifest().join("../docs/attributes.md")).expect("docs/attributes.md");
-    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
-    let page: BTreeMap<_, _> = rows
-        .map(|row| {
-            let cells: Vec<_> = row.trim_end_matches(" |").split(" | ").collect();
-            let [name, described_as, kind, when] = cells[..] else { panic!("a row has four cells: {row}") };
-            assert!(!when.is_empty(), "a row says when: {row}");
-            let name = name.trim_end_matches('`').to_owned();
-            (name, Documented { kind: kind.to_owned(), described_as: described_as.to_owned() })
-        })
-        .collect();
-    assert!(page.len() > 30, "the tables were not found");
-    page
-}
-
-/// How the page writes the name of `key`, if it is one of many.
-fn templated(key: &str) -> String {
-    let many = ["http.request.header", "http.response.header"].into_iter().find(|many| key.starts_with(many));
-    many.map_or(key.to_owned(), |many| format!("{many}{TEMPLATE}"))
-}
-
-/// The end of a name that stands for many.
-const TEMPLATE: &str = ".<key>";
 
 /// The name of the constant for `key` in the conventions' crate.
 fn constant_of(key: &str) -> String {
@@ -126,7 +94,7 @@ fn sources() -> Vec<String> {
                 folders.extend((name != "live").then_some(path));
             } else if name.ends_with(".rs") && name != "tests.rs" {
                 let text = fs::read_to_string(&path).expect("the sources");
-                sources.push(text.split("#[cfg(test)]").next().unwrap_or_default().to_owned());
+                sources.push(text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned());
             }
         }
     }

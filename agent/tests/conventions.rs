@@ -8,6 +8,9 @@
 
 #[path = "support/exchanges.rs"]
 mod exchanges;
+#[expect(dead_code, reason = "this test asks the page itself")]
+#[path = "support/vocabulary.rs"]
+mod vocabulary;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -64,6 +67,38 @@ fn a_span_has_what_is_required_and_nothing_that_the_http_conventions_do_not_know
         let facts: Vec<_> = attributes.iter().map(|attribute| (&*attribute.key, &attribute.value)).collect();
         assert_levels(&model, kind, &known, &facts);
     }
+}
+
+/// Whatever any test gets out of the agent is held to the page (`support/vocabulary.rs`), and so to the model.
+#[test]
+fn every_documented_attribute_is_as_the_model_has_it() {
+    let Some(model) = Model::open() else { return };
+    let (server, client) = (model.group("span.http.server"), model.group("span.http.client"));
+    let mut unstable = BTreeSet::new();
+    for (name, row) in vocabulary::page().iter().filter(|(name, _)| !is_ours(name)) {
+        let key = name.trim_end_matches(vocabulary::TEMPLATE);
+        let known = model.attributes.get(key).unwrap_or_else(|| panic!("{name} is not in the model"));
+        let of_many = format!("template[{}]", row.described_as);
+        let due = if name.ends_with(vocabulary::TEMPLATE) { &of_many } else { &row.described_as };
+        assert_eq!(due, &known.described_as, "the type of {name}");
+        let places: &[_] = match row.kind.as_str() {
+            "SERVER" => &[&server],
+            "CLIENT" => &[&client],
+            "both" => &[&server, &client],
+            _ => &[],
+        };
+        for place in places {
+            assert!(place.contains_key(key), "the conventions do not have {name} at a {}", row.kind);
+        }
+        if known.stability != "stable" {
+            let place = if row.kind == "resource" { "resource" } else { "span" };
+            unstable.insert(format!("{place} {name}"));
+        }
+    }
+    let mut expected: BTreeSet<_> = UNSTABLE.iter().map(ToString::to_string).collect();
+    // Of processes outside of containers.
+    expected.insert("resource process.owner".to_owned());
+    assert_eq!(unstable, expected, "the page says which they are");
 }
 
 #[test]

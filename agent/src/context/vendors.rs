@@ -86,13 +86,6 @@ impl Vendors<'_> {
     }
 }
 
-/// Whether two contexts mean the same trace: formats of 64 bits carry the lower half of an id.
-pub fn same_trace(one: &TraceContext, other: &TraceContext) -> bool {
-    let (a, b) = (one.trace.0, other.trace.0);
-    let half = [0; 8];
-    a[8..] == b[8..] && (a[..8] == b[..8] || a[..8] == half || b[..8] == half)
-}
-
 /// `{trace}-{span}[-{sampled}[-{parent}]]` <https://github.com/openzipkin/b3-propagation#single-header>
 fn b3_single(value: &[u8]) -> Option<TraceContext> {
     let mut parts = value.trim_ascii().split(|byte| *byte == b'-');
@@ -294,8 +287,10 @@ mod tests {
     #[test]
     fn half_an_id_is_the_same_trace() {
         let of = |trace: u128| context(trace, 1, Some(false)).expect("not zero");
-        assert!(same_trace(&of(7 << 64 | 5), &of(5)));
-        assert!(!same_trace(&of(7 << 64 | 5), &of(8 << 64 | 5)));
-        assert!(!same_trace(&of(5), &of(6)));
+        let [whole, half] = [of(7 << 64 | 5), of(5)].map(|context| context.trace);
+        assert!(whole.is_same(half) && half.is_same(whole) && whole.is_same(whole));
+        assert!(!whole.is_same(of(8 << 64 | 5).trace) && !half.is_same(of(6).trace));
+        assert!(half.is_half() && !whole.is_half());
+        assert_eq!(whole.lower_half(), half.lower_half());
     }
 }

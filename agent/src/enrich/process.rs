@@ -188,6 +188,11 @@ impl Resources {
         self.instrumented.drain(..)
     }
 
+    /// Whether the process `pid` is known to export spans of its own.
+    pub fn is_instrumented(&self, pid: u32) -> bool {
+        self.entries.get(&pid).is_some_and(|entry| entry.resource.instrumented)
+    }
+
     fn announce(&mut self, resource: &Arc<Resource>) {
         if self.instrumented.len() < MAX_PROCESSES {
             self.instrumented.push(Arc::clone(resource));

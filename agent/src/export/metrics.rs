@@ -8,6 +8,7 @@
 use std::{
     collections::{HashMap, HashSet},
     mem,
+    sync::Arc,
     time::Duration,
 };
 
@@ -33,7 +34,10 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::otlp::{Collector, Signal, Verdict};
+use super::{
+    otlp::{Collector, Signal, Verdict},
+    requests::{RequestStats, Requests},
+};
 use crate::{
     attribute::{Attribute, Value},
     config::Destination,
@@ -63,6 +67,7 @@ pub type Asks = mpsc::Sender<oneshot::Sender<Snapshot>>;
 #[derive(Debug)]
 pub struct Exporter {
     finish: mpsc::Sender<(Snapshot, oneshot::Sender<()>)>,
+    requests: Arc<Requests>,
 }
 
 impl Exporter {
@@ -70,6 +75,7 @@ impl Exporter {
     pub fn start(destination: &Destination, settings: &Settings, asks: Asks, runtime: &Handle) -> anyhow::Result<Self> {
         let _context = runtime.enter();
         let collector = Collector::new(destination, Signal::Metrics)?;
+        let requests = Arc::clone(collector.requests());
         let (finish, mut finished) = mpsc::channel::<(Snapshot, oneshot::Sender<()>)>(1);
         let mut writer = Writer::new(settings);
         let every = Duration::from_millis(settings.export_interval_ms.max(1));
@@ -94,7 +100,12 @@ impl Exporter {
                 }
             }
         });
-        Ok(Self { finish })
+        Ok(Self { finish, requests })
+    }
+
+    /// What was said to the collector so far.
+    pub fn requests(&self) -> RequestStats {
+        self.requests.stats()
     }
 
     /// Sends the last numbers, within `most`.

@@ -4,7 +4,7 @@
 //! In: encoded OTLP requests. Out: what they say to one collector, as often as the protocol and the timeout allow, and
 //! what became of their spans. It neither queues nor batches, and it logs nothing.
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
@@ -25,6 +25,7 @@ use tonic::{
 
 use super::{
     http::{Format, HttpClient},
+    requests::Requests,
     retry::{self, Answer, Backoff},
     tls,
 };
@@ -66,6 +67,7 @@ pub(crate) struct Collector {
     transport: Transport,
     endpoint: String,
     timeout: Duration,
+    requests: Arc<Requests>,
 }
 
 #[derive(Debug)]
@@ -87,7 +89,8 @@ impl Collector {
             (Protocol::Zipkin, Signal::Traces) => http(Format::Zipkin)?,
             (Protocol::Zipkin, Signal::Metrics) => bail!("Zipkin takes no metrics"),
         };
-        Ok(Self { transport, endpoint: shown(&config.endpoint), timeout: config.timeout })
+        let endpoint = shown(&config.endpoint);
+        Ok(Self { transport, endpoint, timeout: config.timeout, requests: Arc::new(Requests::new()) })
     }
 
     /// Where the spans go, as it may be logged.
@@ -95,11 +98,15 @@ impl Collector {
         &self.endpoint
     }
 
+    /// The books of what was said to it.
+    pub(crate) fn requests(&self) -> &Arc<Requests> {
+        &self.requests
+    }
+
     /// Sends `request` once.
     pub(super) async fn send_once(&self, request: Bytes) -> Answer {
-        let attempt = self.transport.attempt(self.transport.body(request));
-        let silent = |_| Answer::Later { why: format!("no answer within {:?}", self.timeout), after: None };
-        timeout_at(Instant::now() + self.timeout, attempt).await.unwrap_or_else(silent)
+        let answer = self.attempt(self.transport.body(request), Instant::now() + self.timeout).await;
+        answer.unwrap_or_else(|| Answer::Later { why: format!("no answer within {:?}", self.timeout), after: None })
     }
 
     /// Sends `request`, and again as the protocol allows, until the timeout is over.
@@ -108,7 +115,7 @@ impl Collector {
         let body = self.transport.body(request);
         let mut backoff = Backoff::new();
         let mut last = format!("no answer within {:?}", self.timeout);
-        while let Ok(answer) = timeout_at(deadline, self.transport.attempt(body.clone())).await {
+        while let Some(answer) = self.attempt(body.clone(), deadline).await {
             let pause = match answer {
                 Answer::Taken { rejected, message } => return Verdict::Taken { rejected, message },
                 Answer::Refused(why) => return Verdict::Refused(why),
@@ -123,6 +130,14 @@ impl Collector {
             sleep(pause).await;
         }
         Verdict::Unreachable(last)
+    }
+
+    /// Sends `body` once; nothing where there is no answer by `deadline`.
+    async fn attempt(&self, body: Bytes, deadline: Instant) -> Option<Answer> {
+        let attempt = self.requests.begin();
+        let answer = timeout_at(deadline, self.transport.attempt(body)).await.ok()?;
+        attempt.answered(&answer);
+        Some(answer)
     }
 }
 

@@ -6,7 +6,9 @@
 
 use std::borrow::Cow;
 
-use super::{Data, Family, Kind, Point};
+use super::{Data, Family, Histogram, Kind, Point};
+use spantap_common::loss::Reason;
+
 use crate::{
     attribute::Value,
     sample,
@@ -29,6 +31,8 @@ pub struct Books {
     pub withheld: u64,
     /// By destination: its name, what waits for it, how much may, and what it took.
     pub destinations: Vec<Destination>,
+    /// What was said to whom.
+    pub requests: Vec<Requests>,
     /// How often something was counted in an overflow series, by metric.
     pub overflown: Vec<(&'static str, u64)>,
     /// What is held where.
@@ -48,6 +52,21 @@ pub struct Stock {
     pub tables: Vec<Fill>,
     /// Further bytes of memory, by what they are for.
     pub memory: Vec<(&'static str, u64)>,
+    /// Processes, by what is done about them.
+    pub targets: Vec<(&'static str, u64)>,
+}
+
+/// What was said to a destination about one signal.
+#[derive(Clone, Debug)]
+pub struct Requests {
+    /// The destination's name.
+    pub destination: String,
+    /// `traces` or `metrics`.
+    pub signal: &'static str,
+    /// Attempts, by how they ended.
+    pub ended: Vec<(&'static str, u64)>,
+    /// What they took.
+    pub seconds: Histogram,
 }
 
 /// The queue of a destination.
@@ -73,12 +92,13 @@ pub struct Destination {
 pub fn families(books: &Books, since: Timestamp) -> Vec<Family> {
     let mut page = Page { since, families: Vec::new() };
     let Books { vitals, sampling, .. } = books;
-    page.gauge(
-        "spantap_build_info",
-        "",
-        "The version that runs.",
-        [([("version", env!("CARGO_PKG_VERSION").into())], 1.0)],
-    );
+    let of_build = |value: Option<&'static str>| Cow::Borrowed(value.unwrap_or(UNKNOWN));
+    let built = [
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("commit", of_build(option_env!("SPANTAP_COMMIT"))),
+        ("rustc", of_build(option_env!("SPANTAP_RUSTC"))),
+    ];
+    page.gauge("spantap_build_info", "", "What runs, and what it was made from.", [(built, 1.0)]);
     let seen = [("record", vitals.records), ("socket", vitals.sockets)];
     page.counts("spantap_ebpf_events", "Events that came from the kernel.", "kind", seen);
     let lost = vitals.lost.records.iter().map(|(reason, n)| (reason.label(), n));
@@ -93,7 +113,16 @@ pub fn families(books: &Books, since: Timestamp) -> Vec<Family> {
     );
     page.total("spantap_requests", "Requests seen.", vitals.requests);
     page.single("spantap_requests_in_flight", "Requests that are not spans yet.", books.in_flight);
-    page.total("spantap_spans_created", "Spans made.", vitals.spans);
+    let made = vitals.protocols.iter().flat_map(|parsed| {
+        let kinds = [("server", parsed.served), ("client", parsed.called)];
+        kinds.map(|(kind, n)| ([("protocol", parsed.protocol.into()), ("kind", kind.into())], n as f64))
+    });
+    page.counters("spantap_spans_created", "Spans made.", made);
+    let errors = vitals.protocols.iter().flat_map(|parsed| {
+        let labels = |reason: Reason| [("protocol", parsed.protocol.into()), ("reason", reason.label().into())];
+        parsed.errors.iter().map(move |(reason, n)| (labels(reason), n as f64))
+    });
+    page.counters("spantap_parse_errors", "Messages that a parser could not follow to their end.", errors);
     let steps = [("down", vitals.steps.down), ("up", vitals.steps.up)];
     page.counts("spantap_ladder_steps", "Times that spantap did less for its own budget, or more again.", "way", steps);
     page.single("spantap_ladder_rung", "How far down: 0 full, 1 sampled, 2 counted, 3 detached.", vitals.steps.rung);
@@ -162,13 +191,25 @@ pub fn families(books: &Books, since: Timestamp) -> Vec<Family> {
         corrupt.collect::<Vec<_>>(),
     );
 
+    let of = |said: &Requests| [("destination", Cow::Owned(said.destination.clone())), ("signal", said.signal.into())];
+    let ended = books.requests.iter().flat_map(|said| {
+        let [destination, signal] = of(said);
+        let labels = move |outcome: &'static str| [destination.clone(), signal.clone(), ("outcome", outcome.into())];
+        said.ended.iter().map(move |(outcome, n)| (labels(outcome), *n as f64))
+    });
+    page.counters("spantap_export_requests", "Attempts to hand something to a destination.", ended);
+    let took = books.requests.iter().map(|said| (of(said), said.seconds.clone()));
+    page.histograms("spantap_export_duration", "s", "What an attempt took, to its answer or its end.", took);
+
     page.counts(
         "spantap_metrics_overflow",
         "Requests counted in an overflow series.",
         "metric",
         books.overflown.iter().copied(),
     );
-    let Stock { maps, programs, tables, memory } = &books.stock;
+    let Stock { maps, programs, tables, memory, targets } = &books.stock;
+    let states = targets.iter().map(|(state, n)| ([("state", (*state).into())], *n as f64));
+    page.gauge("spantap_targets", "", "Processes that showed a socket, by what becomes of their requests.", states);
     let named = |name: &String| Cow::Owned(name.clone());
     let entries = maps.iter().filter_map(|(map, entries, _)| Some(([("map", named(map))], (*entries)? as f64)));
     page.gauge(
@@ -271,15 +312,39 @@ impl Page {
         kind: Kind,
         points: impl IntoIterator<Item = ([(&'static str, Cow<'static, str>); N], f64)>,
     ) {
+        let data = |n| if kind == Kind::Counter { Data::Counter(n) } else { Data::Gauge(n) };
+        let points = points.into_iter().map(|(labels, n)| (labels, data(n)));
+        self.family(name, unit, help, kind, points);
+    }
+
+    fn histograms<const N: usize>(
+        &mut self,
+        name: &'static str,
+        unit: &'static str,
+        help: &'static str,
+        points: impl IntoIterator<Item = ([(&'static str, Cow<'static, str>); N], Histogram)>,
+    ) {
+        let points = points.into_iter().map(|(labels, seen)| (labels, Data::Histogram(Box::new(seen))));
+        self.family(name, unit, help, Kind::Histogram, points);
+    }
+
+    fn family<const N: usize>(
+        &mut self,
+        name: &'static str,
+        unit: &'static str,
+        help: &'static str,
+        kind: Kind,
+        points: impl IntoIterator<Item = ([(&'static str, Cow<'static, str>); N], Data)>,
+    ) {
         let value = |value: Cow<'static, str>| match value {
             Cow::Borrowed(text) => Value::Static(text),
             Cow::Owned(text) => Value::Text(text),
         };
-        let points = points.into_iter().map(|(labels, n)| Point {
+        let points = points.into_iter().map(|(labels, data)| Point {
             resource: None,
             labels: labels.into_iter().map(|(label, text)| (label, value(text))).collect(),
             since: self.since,
-            data: if kind == Kind::Counter { Data::Counter(n) } else { Data::Gauge(n) },
+            data,
         });
         let points: Vec<_> = points.collect();
         if !points.is_empty() {
@@ -288,12 +353,17 @@ impl Page {
     }
 }
 
+/// Where whoever built it did not say.
+const UNKNOWN: &str = "unknown";
+
 #[cfg(test)]
 mod tests {
-    use spantap_common::loss::Reason;
-
     use super::*;
-    use crate::{metrics::openmetrics, time::WallOffset, vitals::Steps};
+    use crate::{
+        metrics::{SECONDS, openmetrics},
+        time::WallOffset,
+        vitals::Steps,
+    };
 
     #[test]
     fn every_book_is_told() {
@@ -312,11 +382,23 @@ mod tests {
             corrupt_files: 1,
             dropped: vec![("queue_full", 6)],
         });
+        let parsed = books.vitals.protocols.of("http");
+        (parsed.served, parsed.called) = (4, 3);
+        parsed.errors.add(Reason::ProtocolError, 2);
+        let mut seconds = Histogram::new(SECONDS);
+        seconds.record(0.02);
+        books.requests.push(Requests {
+            destination: "grpc".into(),
+            signal: "traces",
+            ended: vec![("taken", 1), ("refused", 0)],
+            seconds,
+        });
         books.stock = Stock {
             maps: vec![("PROCESSES".into(), Some(3), 4096), ("UNWANTED".into(), None, 16)],
             programs: vec![("tcp_send".into(), 0.25, 1000, 8)],
             tables: vec![Fill::of("connections", 2, 64, 100)],
             memory: vec![("ring", 1024)],
+            targets: vec![("traced", 2), ("ignored", 1)],
         };
         books.process.push(("process_cpu", 1.5));
         let text = openmetrics::text(&families(&books, Timestamp(0)), WallOffset(0));
@@ -343,6 +425,18 @@ mod tests {
             "spantap_export_spool_size{destination=\"grpc\"} 9\n",
             "spantap_export_spool_corrupt_files_total{destination=\"grpc\"} 1\n",
             "process_cpu_seconds_total 1.5\n",
+            "spantap_spans_created_total{protocol=\"http\",kind=\"server\"} 4\n",
+            "spantap_spans_created_total{protocol=\"http\",kind=\"client\"} 3\n",
+            "spantap_parse_errors_total{protocol=\"http\",reason=\"protocol_error\"} 2\n",
+            "spantap_targets{state=\"traced\"} 2\n",
+            "spantap_targets{state=\"ignored\"} 1\n",
+            "spantap_export_requests_total{destination=\"grpc\",signal=\"traces\",outcome=\"taken\"} 1\n",
+            "spantap_export_requests_total{destination=\"grpc\",signal=\"traces\",outcome=\"refused\"} 0\n",
+            "# TYPE spantap_export_duration_seconds histogram\n",
+            "spantap_export_duration_seconds_bucket{destination=\"grpc\",signal=\"traces\",le=\"0.01\"} 0\n",
+            "spantap_export_duration_seconds_bucket{destination=\"grpc\",signal=\"traces\",le=\"0.025\"} 1\n",
+            "spantap_export_duration_seconds_count{destination=\"grpc\",signal=\"traces\"} 1\n",
+            "spantap_export_duration_seconds_sum{destination=\"grpc\",signal=\"traces\"} 0.02\n",
         ] {
             assert!(text.contains(sample), "{sample}{text}");
         }

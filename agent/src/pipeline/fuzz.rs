@@ -185,6 +185,8 @@ impl Play {
         self.audited = self.spans.len();
         let vitals = self.pipeline.vitals();
         assert_eq!(vitals.spans, self.spans.len() as u64, "spans are counted");
+        let by_kind: u64 = vitals.protocols.iter().map(|parsed| parsed.served + parsed.called).sum();
+        assert_eq!(vitals.spans, by_kind, "each is of a protocol and a kind: {vitals:?}");
         assert!(vitals.balance(self.pipeline.open()), "{} open: {vitals:?}", self.pipeline.open());
     }
 }

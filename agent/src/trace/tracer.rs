@@ -80,11 +80,12 @@ pub struct Tracer {
     clients: HashMap<Join, ExchangeId, FixedState>,
     /// SERVER ends whose CLIENT end has not shown up.
     servers: HashMap<Join, ExchangeId, FixedState>,
-    /// Span ids that CLIENT spans have taken from the headers they sent: a second call with the same header must not
-    /// take the same id.
-    adopted: Recent<(TraceId, SpanId), ()>,
-    /// Contexts that processes have received: one that a process sends on unchanged is not its own.
-    received: Recent<(u32, TraceId, SpanId), ()>,
+    /// Span ids that CLIENT spans have taken from the headers they sent, each with the lower half of its trace: a second
+    /// call with the same header must not take the same id.
+    adopted: Recent<(u64, SpanId), ()>,
+    /// Contexts that processes have received, likewise: one that a process sends on unchanged, in whatever format, is not
+    /// its own.
+    received: Recent<(u32, u64, SpanId), ()>,
     reuse: Reuse,
     deadlines: BinaryHeap<Reverse<(Timestamp, ExchangeId)>>,
 }
@@ -302,7 +303,7 @@ impl Tracer {
         let (join, first) = (node.join, node.request.first);
         let context = node.request.context.as_ref();
         if let Some(context) = context {
-            self.received.insert((first.task.pid, context.trace, context.parent), ());
+            self.received.insert((first.task.pid, context.trace.lower_half(), context.parent), ());
         }
         let what = What::Received {
             request: id,
@@ -334,10 +335,14 @@ impl Tracer {
         let context = node.request.context.as_ref();
         if let Some(TraceContext { trace, parent, .. }) = context {
             // The parent id in the header is the call's own, if the process minted it.
-            let forwarded = self.received.contains(&(first.task.pid, *trace, *parent));
-            node.minted = !forwarded && self.adopted.insert((*trace, *parent), ());
+            let forwarded = self.received.contains(&(first.task.pid, trace.lower_half(), *parent));
+            node.minted = !forwarded && self.adopted.insert((trace.lower_half(), *parent), ());
             if node.minted {
                 node.span = *parent;
+            }
+            if trace.is_half() {
+                // The request that it is made for may know the other half.
+                node.trace = None;
             }
         }
         let trace = context.map(|context| context.trace);
@@ -501,9 +506,9 @@ impl Tracer {
     fn can_be_parent(&self, request: ExchangeId, call: &Node) -> bool {
         let Some(node) = self.nodes.get(&request) else { return false };
         let same_trace = match (&call.request.context, &node.trace) {
-            (Some(context), Some(trace)) => context.trace == trace.id,
-            // The request's trace is still to come; the call's is known already.
-            (Some(_), None) => false,
+            (Some(context), Some(trace)) => context.trace.is_same(trace.id),
+            // The request's trace is still to come, all of it or half; the call's is known already.
+            (Some(context), None) => node.request.context.as_ref().is_some_and(|own| own.trace.is_same(context.trace)),
             (None, _) => true,
         };
         // An end of the same exchange is no cause of the other; nor is what came later.
@@ -519,12 +524,9 @@ impl Tracer {
     /// The exchange begins a trace, unless a header has named one.
     fn begin_trace_of(&mut self, id: ExchangeId, vitals: &mut Vitals, out: &mut Vec<Span>) {
         let Some(node) = self.nodes.get_mut(&id) else { return };
-        let trace = node.trace.get_or_insert_with(|| Trace {
-            id: self.ids.trace(),
-            begun: Begun::Here,
-            flags: Ids::ROOT_FLAGS,
-            state: None,
-        });
+        let named = node.request.context.as_ref().map(Trace::from);
+        let begun = || Trace { id: self.ids.trace(), begun: Begun::Here, flags: Ids::ROOT_FLAGS, state: None };
+        let trace = node.trace.get_or_insert_with(|| named.unwrap_or_else(begun));
         let trace = trace.clone();
         self.complete_links(id, vitals, out);
         self.pass_on(id, &trace, vitals, out);
@@ -587,7 +589,13 @@ impl Tracer {
         let Some(node) = self.nodes.get_mut(&parent) else { return };
         match node.trace.clone() {
             Some(trace) => self.pass_on_to(child, &trace, vitals, out),
-            None => node.children.push(child),
+            None => {
+                node.children.push(child);
+                // What it was told itself is as little as its parent was.
+                if let Some(node) = self.nodes.get_mut(&child) {
+                    node.trace = None;
+                }
+            }
         }
     }
 

@@ -2,7 +2,11 @@
 //! OTLP JSON lines, as a receiver would read them.
 //!
 //! In: a line of the agent's standard output. Out: [`Span`]s with what the tests ask about. It is written from the
-//! specification of OTLP/JSON, not with the agent's own types: what both got wrong alike would go unseen.
+//! specification of OTLP/JSON, not with the agent's own types: what both got wrong alike would go unseen. A line with an
+//! attribute that the documentation does not have is refused.
+
+#[path = "../support/vocabulary.rs"]
+mod vocabulary;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -71,6 +75,7 @@ pub(crate) fn parse(line: &str) -> Result<Vec<Span>, String> {
     for resource in export.resource_spans {
         let pid = integer(&resource.resource.attributes, "process.pid").and_then(|pid| u32::try_from(pid).ok());
         let pid = pid.ok_or_else(|| format!("no process.pid in {line}"))?;
+        hold("resource", &resource.resource.attributes).map_err(|what| format!("{what} in {line}"))?;
         for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
             spans.push(span.read(pid).map_err(|what| format!("{what} in {line}"))?);
         }
@@ -139,6 +144,7 @@ struct AnyValue {
     string_value: Option<String>,
     int_value: Option<Value>,
     double_value: Option<f64>,
+    array_value: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -148,19 +154,21 @@ struct Status {
 }
 
 impl WireSpan {
-    fn read(self, pid: u32) -> Result<Span, &'static str> {
+    fn read(self, pid: u32) -> Result<Span, String> {
         let kind = match self.kind {
             2 => Kind::Server,
             3 => Kind::Client,
-            _ => return Err("neither SERVER nor CLIENT"),
+            _ => return Err("neither SERVER nor CLIENT".to_owned()),
         };
+        hold(if kind == Kind::Server { "SERVER" } else { "CLIENT" }, &self.attributes)?;
+        self.links.iter().try_for_each(|link| hold("link", &link.attributes))?;
         let path = match kind {
             Kind::Server => text(&self.attributes, "url.path"),
             Kind::Client => text(&self.attributes, "url.full").map(path_of),
         };
         let parent = Some(self.parent_span_id).filter(|id| !id.is_empty());
         if !is_id(&self.trace_id, 32) || !is_id(&self.span_id, 16) || parent.as_ref().is_some_and(|id| !is_id(id, 16)) {
-            return Err("an id that is no lower-case hex of its length, or zero");
+            return Err("an id that is no lower-case hex of its length, or zero".to_owned());
         }
         Ok(Span {
             pid,
@@ -188,6 +196,21 @@ impl Link {
     fn candidate(self) -> Option<Candidate> {
         confidence(&self.attributes).map(|confidence| Candidate { span: self.span_id, confidence })
     }
+}
+
+/// Whether all of `attributes` may stand at a `kind`, and are of the documented types.
+fn hold(kind: &str, attributes: &[KeyValue]) -> Result<(), String> {
+    let objection = |KeyValue { key, value }: &KeyValue| {
+        let of = match value {
+            AnyValue { string_value: Some(_), .. } => "string",
+            AnyValue { int_value: Some(_), .. } => "int",
+            AnyValue { double_value: Some(_), .. } => "double",
+            AnyValue { array_value: Some(_), .. } => "string[]",
+            _ => "nothing",
+        };
+        vocabulary::objection(kind, key, of)
+    };
+    attributes.iter().find_map(objection).map_or(Ok(()), Err)
 }
 
 fn confidence(attributes: &[KeyValue]) -> Option<f64> {

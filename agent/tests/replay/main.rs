@@ -5,6 +5,7 @@
 mod stage;
 mod vendors;
 
+use spantap_common::loss::Reason;
 use stage::{CURL, SHOP, STOCK, stage};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -141,6 +142,30 @@ fn the_records_of_an_ignored_process_become_nothing() {
     let stage = stage.wait_ms(1_500);
     assert_eq!(stage.vitals().strays, 0);
     stage.becomes(&[]);
+}
+
+#[test]
+fn what_a_parser_cannot_follow_is_counted_by_protocol_and_reason() {
+    let stage = stage()
+        .ignore(STOCK)
+        .accept('a', SHOP)
+        .reads('a', "GET /1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        .writes('a', "SSH-2.0-x\r\n")
+        .accept('b', SHOP)
+        .reads('b', "GET /2 HTTP/1.1\r\nHost")
+        .breaks('b', 0)
+        .connect('c', SHOP, STOCK)
+        .writes('c', "GET /3 HTTP/1.1\r\nHost: x\r\n\r\n")
+        .reads('c', OK)
+        .wait_ms(1_500);
+    assert_eq!(stage.targets(), [("traced", 2), ("instrumented", 0), ("ignored", 1)]);
+    let parsed: Vec<_> = stage.vitals().protocols.iter().cloned().collect();
+    let [http] = &parsed[..] else { panic!("one protocol was spoken: {parsed:?}") };
+    assert_eq!((http.protocol, http.served, http.called), ("http", 1, 1));
+    // An answer that is none, of a request that has its span; and a request that was cut off.
+    assert_eq!(http.errors.iter().collect::<Vec<_>>(), [(Reason::ProtocolError, 2)]);
+    assert_eq!(stage.vitals().lost.requests.of(Reason::ProtocolError), 1);
+    stage.becomes(&["shop CLIENT GET /3 200 · root", "shop SERVER GET /1 protocol_error! · root"]);
 }
 
 #[test]

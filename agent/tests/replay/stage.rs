@@ -149,6 +149,11 @@ impl Stage {
         self.pipeline.unwanted().count()
     }
 
+    /// Processes by what becomes of their requests.
+    pub(crate) fn targets(&self) -> [(&'static str, u64); 3] {
+        self.pipeline.targets()
+    }
+
     pub(crate) fn vitals(&self) -> &Vitals {
         self.pipeline.vitals()
     }

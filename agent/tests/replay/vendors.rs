@@ -4,7 +4,7 @@
 //!
 //! In: the examples that the vendors publish. Out: one trace in each, with the id that OpenTelemetry has for it.
 
-use crate::stage::{SHOP, STOCK, stage};
+use crate::stage::{CURL, SHOP, STOCK, stage};
 
 struct Vendor {
     name: &'static str,
@@ -40,6 +40,13 @@ const VENDORS: &[Vendor] = &[
         comes: "b3: 80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1-05e3ac9a4f6e3b90\r\n",
         goes: "b3: 80f198ee56343ba864fe8b2a57d3eff7-00000000000000c1-1-e457b5a2e4d86bd1\r\n",
         trace: "80f198ee56343ba864fe8b2a57d3eff7",
+        parent: "e457b5a2e4d86bd1",
+    },
+    Vendor {
+        name: "B3 in one field, with 64 bits",
+        comes: "b3: 64fe8b2a57d3eff7-e457b5a2e4d86bd1-1\r\n",
+        goes: "b3: 64fe8b2a57d3eff7-00000000000000c1-1-e457b5a2e4d86bd1\r\n",
+        trace: "000000000000000064fe8b2a57d3eff7",
         parent: "e457b5a2e4d86bd1",
     },
     // https://docs.datadoghq.com/tracing/guide/span_and_trace_id_format/: the upper half is in a tag.
@@ -85,6 +92,20 @@ const VENDORS: &[Vendor] = &[
         trace: "000000000000000064fe8b2a57d3eff7",
         parent: "e457b5a2e4d86bd1",
     },
+    Vendor {
+        name: "Jaeger, without its leading zeroes",
+        comes: "uber-trace-id: abc:1f:0:1\r\n",
+        goes: "uber-trace-id: abc:c1:1f:1\r\n",
+        trace: "00000000000000000000000000000abc",
+        parent: "000000000000001f",
+    },
+    Vendor {
+        name: "Jaeger with 128 bits",
+        comes: "uber-trace-id: 80f198ee56343ba864fe8b2a57d3eff7:e457b5a2e4d86bd1:0:1\r\n",
+        goes: "uber-trace-id: 80f198ee56343ba864fe8b2a57d3eff7:c1:e457b5a2e4d86bd1:1\r\n",
+        trace: "80f198ee56343ba864fe8b2a57d3eff7",
+        parent: "e457b5a2e4d86bd1",
+    },
     // https://cloud.google.com/trace/docs/trace-context#http-requests
     Vendor {
         name: "Google",
@@ -124,6 +145,68 @@ fn a_vendors_header_is_the_parent_of_what_is_served_and_the_id_of_what_is_called
             "{name}"
         );
     }
+}
+
+/// Services of different ages: what comes in names all of the trace id, and what goes out only its lower half.
+#[test]
+fn a_call_that_names_half_of_the_trace_is_of_it() {
+    const WHOLE: &[&str] = &[
+        "traceparent: 00-640cfd8d00000000abcdefab12345678-e457b5a2e4d86bd1-01\r\n",
+        "b3: 640cfd8d00000000abcdefab12345678-e457b5a2e4d86bd1-1\r\n",
+        "x-datadog-trace-id: 12379814468735227512\r\nx-datadog-parent-id: 16453819474850114513\r\n\
+         x-datadog-tags: _dd.p.tid=640cfd8d00000000\r\n",
+        "uber-trace-id: 640cfd8d00000000abcdefab12345678:e457b5a2e4d86bd1:0:1\r\n",
+    ];
+    const HALF: &[&str] = &[
+        "b3: abcdefab12345678-00000000000000c1-1\r\n",
+        "X-B3-TraceId: abcdefab12345678\r\nX-B3-SpanId: 00000000000000c1\r\n",
+        "x-datadog-trace-id: 12379814468735227512\r\nx-datadog-parent-id: 193\r\n",
+        "uber-trace-id: abcdefab12345678:c1:e457b5a2e4d86bd1:1\r\n",
+    ];
+    for whole in WHOLE {
+        for half in HALF {
+            let call = format!("GET /stock HTTP/1.1\r\nHost: stock\r\n{half}\r\n");
+            let said = stage()
+                .accept('a', SHOP)
+                .reads('a', &format!("GET /cart HTTP/1.1\r\nHost: shop\r\n{whole}\r\n"))
+                .connect('b', SHOP, STOCK)
+                .writes('b', &call)
+                .other_end('b')
+                .reads('b', &call)
+                .writes('b', OK)
+                .other_end('b')
+                .reads('b', OK)
+                .writes('a', OK)
+                .wait_ms(1_500)
+                .said();
+            assert_eq!(
+                said,
+                [
+                    "shop CLIENT GET /stock 200 · under shop SERVER (header)".to_owned(),
+                    "shop SERVER GET /cart 200 · under e457b5a2e4d86bd1 (header) of 640cfd8d00000000abcdefab12345678"
+                        .to_owned(),
+                    "stock SERVER GET /stock 200 · under shop CLIENT (header)".to_owned(),
+                ],
+                "{whole}{half}"
+            );
+        }
+    }
+}
+
+#[test]
+fn half_a_trace_is_one_where_nobody_knows_the_other_half() {
+    let call = "GET /cart HTTP/1.1\r\nHost: shop\r\nb3: abcdefab12345678-00000000000000c1-1\r\n\r\n";
+    let stage = stage()
+        .connect('a', CURL, SHOP)
+        .writes('a', call)
+        .other_end('a')
+        .reads('a', call)
+        .writes('a', OK)
+        .other_end('a')
+        .reads('a', OK)
+        .wait_ms(1_500);
+    assert!(stage.json().matches("\"traceId\":\"0000000000000000abcdefab12345678\"").count() == 2, "{}", stage.json());
+    stage.becomes(&["curl CLIENT GET /cart 200 · root", "shop SERVER GET /cart 200 · under curl CLIENT (header)"]);
 }
 
 #[test]

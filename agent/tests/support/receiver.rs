@@ -2,7 +2,11 @@
 //! A collector for tests: an OTLP receiver over gRPC or HTTP that keeps what really arrived.
 //!
 //! In: requests, as any exporter sends them. Out: [`Received`], decoded, and answers by the test's script (taken,
-//! partly rejected, refused, throttled, never given). It stores, checks and forwards nothing.
+//! partly rejected, refused, throttled, never given). It forwards nothing. A test that is told of an attribute that the
+//! documentation does not have fails.
+
+#[path = "vocabulary.rs"]
+mod vocabulary;
 
 use std::{
     collections::VecDeque,
@@ -22,6 +26,7 @@ use opentelemetry_proto::tonic::{
         ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
         trace_service_server::{TraceService, TraceServiceServer},
     },
+    common::v1::{KeyValue, any_value::Value},
     trace::v1::{ResourceSpans, Span},
 };
 use prost::Message;
@@ -143,7 +148,9 @@ impl Receiver {
 
     /// Everything that arrived so far.
     pub(crate) fn received(&self) -> Vec<Received> {
-        self.shared.lock().received.clone()
+        let log = self.shared.lock();
+        assert_eq!(log.objection, None);
+        log.received.clone()
     }
 
     /// Waits until `enough` says so about what arrived, and returns it.
@@ -194,6 +201,8 @@ struct Shared {
 #[derive(Default)]
 struct Log {
     received: Vec<Received>,
+    /// The first one to what was received.
+    objection: Option<String>,
     answers: VecDeque<Answer>,
 }
 
@@ -203,13 +212,45 @@ impl Shared {
     }
 
     fn take(&self, received: Received) -> Answer {
+        let objection = objection(&received.request);
         let mut log = self.lock();
+        log.objection = log.objection.take().or(objection);
         log.received.push(received);
         let answer = log.answers.pop_front().unwrap_or(Answer::Take);
         drop(log);
         self.arrived.notify_waiters();
         answer
     }
+}
+
+/// What is wrong with the attributes of the agent's spans and of their resources.
+fn objection(request: &ExportTraceServiceRequest) -> Option<String> {
+    let all = |kind: &'static str, attributes: &[KeyValue]| attributes.iter().find_map(|key| one(kind, key));
+    request.resource_spans.iter().find_map(|resource| {
+        let scopes = resource
+            .scope_spans
+            .iter()
+            .filter(|scopes| scopes.scope.as_ref().is_some_and(|scope| scope.name.starts_with("spantap/")));
+        let of_resource = resource.resource.as_ref().and_then(|resource| all("resource", &resource.attributes));
+        of_resource.or_else(|| {
+            scopes.flat_map(|scope| &scope.spans).find_map(|span| {
+                let kind = if span.kind == 2 { "SERVER" } else { "CLIENT" };
+                let of_links = || span.links.iter().find_map(|link| all("link", &link.attributes));
+                all(kind, &span.attributes).or_else(of_links)
+            })
+        })
+    })
+}
+
+fn one(kind: &str, KeyValue { key, value, .. }: &KeyValue) -> Option<String> {
+    let of = match value.as_ref().and_then(|value| value.value.as_ref()) {
+        Some(Value::StringValue(_)) => "string",
+        Some(Value::IntValue(_)) => "int",
+        Some(Value::DoubleValue(_)) => "double",
+        Some(Value::ArrayValue(_)) => "string[]",
+        _ => "nothing",
+    };
+    vocabulary::objection(kind, key, of)
 }
 
 // --- gRPC ---

@@ -2,8 +2,9 @@
 //! Prometheus, which scrapes the agent and is asked over its own API.
 //!
 //! In: a collector's program, that there be exported traces, and the agent's. Out: whether Prometheus has every series of
-//! the agent's page, whether durations add up to those of the spans, series by series and bucket by bucket, and whether
-//! each exemplar names a span that was exported and has its value. Prometheus itself is the machine's.
+//! the agent's page, whether durations add up to those of the spans, series by series and bucket by bucket, whether
+//! each exemplar names a span that was exported and has its value, and whether the agent's own numbers are those of the
+//! visit. Prometheus itself is the machine's.
 
 use std::{
     collections::BTreeMap,
@@ -75,6 +76,14 @@ pub(super) fn test(collector: &Path, agent: &Path) -> Result<String> {
         exemplars.extend(prometheus.exemplars(&format!("{family}_bucket"))?);
     }
 
+    let mut own = Own::of(&prometheus)?;
+    until("the collector to have taken every span", || {
+        own = Own::of(&prometheus)?;
+        let made: f64 = own.created.values().sum();
+        ensure!(own.exported == made && own.timed == own.requests, "{own:?}");
+        Ok(true)
+    })?;
+
     let spans = traced.stop(ROUNDS)?;
     let due = expected(&spans);
     for (series, due) in &due {
@@ -84,6 +93,7 @@ pub(super) fn test(collector: &Path, agent: &Path) -> Result<String> {
     if let Some(series) = durations.keys().find(|series| !due.contains_key(*series)) {
         anyhow::bail!("{series} is of no span");
     }
+    own.agrees(&spans)?;
     ensure!(!exemplars.is_empty(), "there are no exemplars");
     for Exemplar { trace, span, value } in &exemplars {
         let seen = spans.get(&(trace.clone(), span.clone()));
@@ -93,7 +103,7 @@ pub(super) fn test(collector: &Path, agent: &Path) -> Result<String> {
     }
     let version = answer(std::process::Command::new(&program).arg("--version")).unwrap_or_default();
     Ok(format!(
-        "{}, {lines} samples scraped, {} series of durations equal to those of {} spans, {} exemplars of exported spans",
+        "{}, {lines} samples scraped, {} series of durations equal to those of {} spans, {} exemplars of exported spans, own numbers of the visit",
         version.split_whitespace().nth(2).unwrap_or("of unknown version"),
         durations.len(),
         spans.len(),
@@ -131,6 +141,47 @@ impl Prometheus {
             Ok(Exemplar { trace: label("trace_id"), span: label("span_id"), value: text(&exemplar["value"]).parse()? })
         })
         .collect()
+    }
+}
+
+/// What the agent says about itself, where a visit decides what it is.
+#[derive(Debug)]
+struct Own {
+    /// Spans, by protocol and kind.
+    created: BTreeMap<String, f64>,
+    exported: f64,
+    /// Requests to the collector that it took, all of them, and how many have a duration.
+    taken: f64,
+    requests: f64,
+    timed: f64,
+    traced: f64,
+}
+
+impl Own {
+    fn of(prometheus: &Prometheus) -> Result<Self> {
+        let sum = |metric: &str| prometheus.values(metric).map(|series| series.values().sum::<f64>());
+        Ok(Self {
+            created: prometheus.values("spantap_spans_created_total")?,
+            exported: sum("spantap_spans_exported_total")?,
+            taken: sum("spantap_export_requests_total%7Boutcome=%22taken%22%7D")?,
+            requests: sum("spantap_export_requests_total")?,
+            timed: sum("spantap_export_duration_seconds_count")?,
+            traced: sum("spantap_targets%7Bstate=%22traced%22%7D")?,
+        })
+    }
+
+    fn agrees(&self, spans: &Spans) -> Result<()> {
+        for (kind, number) in [("server", "2"), ("client", "3")] {
+            let due = spans.values().filter(|seen| seen.fact("kind") == number).count() as f64;
+            let of_kind = self.created.iter().filter(|(series, _)| series.contains(&format!("\"kind\": \"{kind}\"")));
+            let created: f64 = of_kind.map(|(_, created)| created).sum();
+            ensure!(created == due, "{created} spans of kind {kind} were made, due {due}: {self:?}");
+        }
+        ensure!(self.taken >= 1.0 && self.taken == self.requests, "the collector takes everything: {self:?}");
+        ensure!(self.timed == self.requests, "each request has its duration: {self:?}");
+        // The shop's three services.
+        ensure!(self.traced >= 3.0, "the services are traced: {self:?}");
+        Ok(())
     }
 }
 

@@ -311,7 +311,7 @@ fn of_server(
     }
 
     add(NETWORK_PROTOCOL_VERSION, head.version.label().into());
-    of_ends(ends, add);
+    of_ends(ends, Side::Server, add);
     let client = forwarded("for")
         .as_deref()
         .and_then(address_of)
@@ -349,7 +349,7 @@ fn of_client(
         _ => add_authority(&authority, default_port(scheme), (host, common), add),
     }
     add(NETWORK_PROTOCOL_VERSION, head.version.label().into());
-    of_ends(ends, add);
+    of_ends(ends, Side::Client, add);
 }
 
 /// The other end where a URL has its host, and the port.
@@ -363,13 +363,14 @@ fn peer_as_host(ends: &Ends) -> String {
 }
 
 /// The connection's other end, and what is told of transports that are not taken for granted.
-fn of_ends(ends: &Ends, add: &mut impl FnMut(&'static str, Value)) {
+fn of_ends(ends: &Ends, role: Side, add: &mut impl FnMut(&'static str, Value)) {
     if let Some(peer) = &ends.peer {
         add(NETWORK_PEER_ADDRESS, Arc::clone(peer).into());
     }
     let Some(peer_pid) = ends.peer_pid else { return add(NETWORK_PEER_PORT, ends.peer_port.into()) };
     add(NETWORK_TRANSPORT, "unix".into());
-    if let Some(local) = &ends.local {
+    // The conventions have it for servers only; a client's end hardly ever has a name.
+    if let Some(local) = ends.local.as_ref().filter(|_| role == Side::Server) {
         add(NETWORK_LOCAL_ADDRESS, Arc::clone(local).into());
     }
     if peer_pid != 0 {

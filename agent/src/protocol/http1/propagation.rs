@@ -8,10 +8,7 @@ use httparse::Header;
 use smallvec::SmallVec;
 
 use crate::{
-    context::{
-        TraceContext,
-        vendors::{Vendors, same_trace},
-    },
+    context::{TraceContext, vendors::Vendors},
     protocol::{LONGEST_ID, Passed, PassedId, SHORTEST_ID},
 };
 
@@ -51,8 +48,9 @@ pub(super) fn read(w3c: Option<TraceContext>, headers: &[Header<'_>]) -> (Option
     }
     let mut contexts = if any { vendors.contexts() } else { SmallVec::new() }.into_iter();
     let context = w3c.or_else(|| contexts.next().map(|(_, context)| context));
-    let others: Vec<_> =
-        contexts.filter(|(_, other)| context.as_ref().is_some_and(|context| !same_trace(context, other))).collect();
+    let others: Vec<_> = contexts
+        .filter(|(_, other)| context.as_ref().is_some_and(|context| !context.trace.is_same(other.trace)))
+        .collect();
     (context, Passed { ids, others })
 }
 

@@ -23,11 +23,11 @@ impl Source for Header {
                 self.traces.insert(request, trace);
             }
             What::Called { call, trace: Some(trace), .. } => {
-                let mut of_trace = self.traces.iter().filter(|(_, of)| **of == trace);
+                let mut of_trace = self.traces.iter().filter(|(_, of)| of.is_same(trace));
                 if let (Some((request, _)), None) = (of_trace.next(), of_trace.next()) {
                     claims.is(call, *request, LinkMethod::Header);
                 }
-                for (request, _) in self.traces.iter().filter(|(_, of)| **of != trace) {
+                for (request, _) in self.traces.iter().filter(|(_, of)| !of.is_same(trace)) {
                     claims.is_not(call, *request);
                 }
             }
