@@ -190,7 +190,7 @@ pub struct Links {
     pub distrusted: u64,
     /// Calls that statistics had no time for.
     pub unassigned: u64,
-    /// Threads that were started for requests, and that were not followed since too many were.
+    /// Threads that were started for requests, and calls of theirs, that were not followed since too many were.
     pub unfollowed: u64,
     /// Links to likely parents that were left out, for their trace was not known yet.
     pub unlinked: u64,

@@ -796,6 +796,20 @@ mod tests {
             self
         }
 
+        /// `by` starts a thread of its process.
+        fn start(mut self, by: Task, tid: u32) -> Self {
+            let moment = Moment { at: self.at(), task: by };
+            self.tracer.threaded(&Thread { moment, tid, started: 7, step: Step::Begins }, &mut self.vitals);
+            self
+        }
+
+        /// A thread that was started ends.
+        fn leave(mut self, by: Task) -> Self {
+            let moment = Moment { at: self.at(), task: by };
+            self.tracer.threaded(&Thread { moment, tid: by.tid, started: 7, step: Step::Ends }, &mut self.vitals);
+            self
+        }
+
         fn serve(self, letter: char, by: Task, wire: u32) -> Self {
             self.open(SpanKind::Server, letter, by, wire, None)
         }
@@ -1036,6 +1050,15 @@ mod tests {
     #[test]
     fn a_call_after_the_response_begins_a_trace() {
         play().serve('A', T1, 1).end('A', T1).call('b', T1, 2).end('b', T1).wait_ms(2_000).says("A<- b<-");
+    }
+
+    #[test]
+    fn a_call_of_a_thread_that_the_request_has_started_is_its_child() {
+        let started = play().serve('A', T1, 1).start(T1, T2.tid).call('b', T2, 2).end('b', T2);
+        started.leave(T2).end('A', T1).wait_ms(400).says("A<- b<A(thread)");
+        // Where nobody saw it begin, it says nothing.
+        let play = play().serve('A', T1, 1).call('b', T2, 2).end('b', T2).leave(T2).end('A', T1).wait_ms(2_000);
+        play.says("A<- b<-");
     }
 
     #[test]

@@ -81,6 +81,22 @@ fn no_call_hangs_under_a_foreign_request() {
     assert!(failures.is_empty(), "{} failures, listed above", failures.len());
 }
 
+/// Evidence that is not there is no failure above: it would be missed by nobody.
+#[test]
+fn most_calls_of_threads_that_a_request_starts_are_seen_to_be_its_own() {
+    if !is_root() {
+        return say("SKIPPED threads of requests: loading probes needs root");
+    }
+    let model = MODELS.iter().find(|model| model.name == "python-threads").expect("in the table");
+    if let Err(why) = model.provide() {
+        return say(&format!("NOT RUN threads of requests: {why}"));
+    }
+    let row = run(model, Shape::Parallel, QUICK_CONCURRENCY).expect("the service and the agent run");
+    say(&table::line(&row));
+    assert_eq!(row.failures(), Vec::<String>::new());
+    assert!(2 * row.tally.right > row.tally.calls, "{}", table::line(&row));
+}
+
 #[test]
 fn every_model_has_a_name_of_its_own() {
     let names: Vec<_> = MODELS.iter().map(|model| model.name).collect();

@@ -54,7 +54,7 @@ struct Born {
 struct Family {
     /// By how many came before, and their ids.
     living: SmallVec<[(u64, u32); 2]>,
-    /// Calls of all of them, oldest first, some of which are decided by now.
+    /// Calls of all of them, oldest first, some of which are decided by now. Law: calls.len() <= MOST_CALLS.
     calls: VecDeque<ExchangeId>,
     /// A thread that has called has ended.
     ended: bool,
@@ -68,8 +68,8 @@ struct Made {
     request: ExchangeId,
     /// By which thread.
     ordinal: u64,
-    /// It was the thread's first.
-    first: bool,
+    /// It is what the thread was started for: its first; or any, where all threads make as many.
+    own: bool,
 }
 
 /// How many calls the threads of this process make, as long as that is always the same.
@@ -143,8 +143,10 @@ impl Births {
             return;
         }
         born.calls = born.calls.saturating_add(1);
-        if self.calls.len() < MOST_CALLS {
-            self.calls.insert(call, Made { request: born.request, ordinal: born.ordinal, first: born.calls == 1 });
+        if self.calls.len() >= MOST_CALLS || family.calls.len() >= MOST_CALLS {
+            claims.unfollowed();
+        } else {
+            self.calls.insert(call, Made { request: born.request, ordinal: born.ordinal, own: born.calls == 1 });
             family.calls.push_back(call);
         }
     }
@@ -160,12 +162,12 @@ impl Births {
         let Some(family) = self.families.get_mut(&born.request) else { return };
         family.living.retain(|(ordinal, _)| *ordinal != born.ordinal);
         family.ended |= born.calls > 0;
-        // It was started for the first of its calls. Where threads take work off a queue before they end, what else it does
-        // may be another request's; but then it is not with each of them that there is as much to do.
-        if born.calls > 0 && !self.usual.is(born.calls) {
+        // Where threads take work off a queue before they end, what follows the first call may be another request's; but then
+        // it is not with each of them that there is as much to do.
+        if born.calls > 0 && self.usual.is(born.calls) && born.calls > 1 {
             for call in &family.calls {
-                if self.calls.get(call).is_some_and(|made| made.ordinal == born.ordinal && !made.first) {
-                    self.calls.remove(call);
+                if let Some(made) = self.calls.get_mut(call).filter(|made| made.ordinal == born.ordinal) {
+                    made.own = true;
                 }
             }
         }
@@ -243,7 +245,7 @@ impl Births {
     pub(super) fn overdue(&self, call: ExchangeId) -> Option<ExchangeId> {
         let made = self.calls.get(&call)?;
         let family = self.families.get(&made.request)?;
-        let is_told = family.over.is_none() && family.has_ended(made) && self.trust.is_proven();
+        let is_told = made.own && family.over.is_none() && family.has_ended(made) && self.trust.is_proven();
         is_told.then_some(made.request)
     }
 
@@ -256,11 +258,12 @@ impl Births {
                 family.calls.push_back(call);
                 continue;
             }
+            let made = *made;
             self.calls.remove(&call);
             // Alone in its process, a request has no rival whose call this could be.
             if !over.crowded && !self.trust.has_fallen() {
                 claims.is(call, request, LinkMethod::Thread);
-            } else {
+            } else if made.own {
                 self.trust.claim(call, request, claims);
             }
         }
@@ -313,6 +316,8 @@ const MOST_CALLS: usize = 4 << 10;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::{
         super::{
             Verdict,
@@ -357,6 +362,8 @@ mod tests {
     fn a_request_alone_needs_no_proof() {
         let play = play(Runtime::Python).receives('A', T).starts(T, U).calls('a', U).hears('a', U).ends(U);
         play.answers('A', T).says("a<A(thread)");
+        let play = super::super::tests::play(Runtime::Python).receives('A', T).starts(T, U).calls('a', U).hears('a', U);
+        play.calls('b', U).hears('b', U).ends(U).answers('A', T).says("a<A(thread) b<A(thread)");
     }
 
     #[test]
@@ -510,5 +517,52 @@ mod tests {
         let play = play.calls('a', last).hears('a', last).ends(last).answers('A', T).answers('B', V).waits_ms(200);
         assert!(play.is_unknown('a'));
         assert_eq!(play.unfollowed(), 1);
+    }
+
+    fn keeps_its_laws(births: &Births) {
+        assert!(births.living.len() <= MOST_LIVING && births.calls.len() <= MOST_CALLS);
+        for (tid, born) in &births.living {
+            let family = births.families.get(&born.request).expect("the family of a thread");
+            assert!(family.living.contains(&(born.ordinal, *tid)), "{tid} is in its family");
+        }
+        let members = births.families.values().map(|family| family.living.len()).sum::<usize>();
+        assert_eq!(members, births.living.len());
+        for (call, made) in &births.calls {
+            let family = births.families.get(&made.request).expect("the family of a call");
+            assert!(family.calls.contains(call));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_left_behind(
+            steps in prop::collection::vec((0..8_u8, 0..6_u32, 0..4_u64, 0..60_u64), 0..300)
+        ) {
+            let (mut births, mut claims) = (Births::default(), Claims::default());
+            let mut now = Timestamp(0);
+            for (call, (step, tid, request, wait)) in (1_000..).zip(steps) {
+                now = now.plus(Duration::from_millis(wait));
+                births.expire(now, &mut claims);
+                let request = id(request);
+                let is_open = births.families.get(&request).is_none_or(|family| family.over.is_none());
+                match step {
+                    0 | 1 if is_open => births.began(tid, 7, request, &mut claims),
+                    2 | 3 => births.called(id(call), tid, &mut claims),
+                    4 => births.ended(tid, 7, &mut claims),
+                    5 => births.ended(tid, 8, &mut claims),
+                    6 if is_open => births.over(request, Over { at: now, crowded: tid % 2 == 0 }, &mut claims),
+                    7 => births.forget(id(call - wait)),
+                    _ => births.doubt(tid),
+                }
+                keeps_its_laws(&births);
+            }
+            for request in 0..4 {
+                births.over(id(request), Over { at: now, crowded: true }, &mut claims);
+            }
+            births.expire(now.plus(2 * GRACE), &mut claims);
+            keeps_its_laws(&births);
+            prop_assert_eq!((births.living.len(), births.families.len(), births.calls.len()), (0, 0, 0));
+            prop_assert_eq!(births.lingering.len(), 0);
+        }
     }
 }

@@ -41,7 +41,7 @@ pub(crate) struct Claims {
     pub(super) falls: u64,
     /// Calls that nobody looked at, for want of time.
     pub(super) skipped: u64,
-    /// Threads that were not followed, for want of room.
+    /// Threads, and calls of theirs, that were not followed, for want of room.
     pub(super) unfollowed: u64,
     /// The confidence from which on a likely request is the parent; none where nobody looks for one.
     pub(super) threshold: Option<Confidence>,
@@ -81,7 +81,7 @@ impl Claims {
         self.falls += 1;
     }
 
-    /// A thread that works for a request is not followed: there are too many.
+    /// A thread that works for a request is not followed, or a call that it makes: there are too many.
     pub(crate) fn unfollowed(&mut self) {
         self.unfollowed += 1;
     }
