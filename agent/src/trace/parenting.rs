@@ -44,6 +44,7 @@ use self::{
     handoff::Handoffs,
     header::Header,
     order::Order,
+    relay::Relay,
     runtime::Tasks,
     source::{Claim, Claims, Source},
     thread::Thread,
@@ -57,15 +58,16 @@ fn evidence(runtime: Runtime, assigned: bool) -> Vec<Box<dyn Source>> {
     let header = || Box::new(Header::default()) as Box<dyn Source>;
     let thread = || Box::new(Thread::default()) as Box<dyn Source>;
     let content = || Box::new(Content::default()) as Box<dyn Source>;
+    let relay = || Box::new(Relay::default()) as Box<dyn Source>;
     let turns = || Box::new(Turns::of_a_loop()) as Box<dyn Source>;
     let tasks = || Tasks::of(runtime).map(|tasks| Box::new(tasks) as Box<dyn Source>);
     let mut sources: Vec<Box<dyn Source>> = match runtime {
         // Go runs goroutines on whichever thread is free: 71 of 86 calls were wrong by thread at 8 connections (2026-11).
-        Runtime::Go => [header()].into_iter().chain(tasks()).chain([content()]).collect(),
+        Runtime::Go => [header()].into_iter().chain(tasks()).chain([content(), relay()]).collect(),
         // One thread runs everything.
         Runtime::Node => vec![header(), Box::new(Callbacks::default()), content(), turns()],
         // Its tasks wait in a queue, and are taken out of it in an order of their own.
-        Runtime::Haproxy => [header()].into_iter().chain(tasks()).chain([thread(), content(), turns()]).collect(),
+        Runtime::Haproxy => [header()].into_iter().chain(tasks()).chain([thread(), content(), relay(), turns()]).collect(),
         // asyncio has queues of its own, and everything that is woken by one response is answered in one go.
         Runtime::Python => {
             let turns = Box::new(Turns::of_a_scheduler()) as Box<dyn Source>;
@@ -74,7 +76,7 @@ fn evidence(runtime: Runtime, assigned: bool) -> Vec<Box<dyn Source>> {
         // Pools of threads, whose wakes the probes follow.
         Runtime::Java => vec![header(), thread(), content(), Box::new(Handoffs::default()), turns()],
         Runtime::Native | Runtime::Ruby | Runtime::Php | Runtime::Dotnet => {
-            vec![header(), thread(), content(), turns()]
+            vec![header(), thread(), content(), relay(), turns()]
         }
     };
     if assigned {

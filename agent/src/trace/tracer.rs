@@ -310,6 +310,7 @@ impl Tracer {
             by: first.task,
             trace: context.map(|context| context.trace),
             ids: node.request.passed.ids.clone(),
+            digest: node.request.digest,
             operation: self.operation(&node),
         };
         self.nodes.insert(id, node);
@@ -348,9 +349,10 @@ impl Tracer {
         let trace = context.map(|context| context.trace);
         let ids = node.request.passed.ids.clone();
         node.parent = Parent::Evidence;
-        let operation = self.operation(&node);
+        let (digest, operation) = (node.request.digest, self.operation(&node));
         self.nodes.insert(id, node);
-        self.took(id, first.at, What::Called { call: id, by: first.task, connected, trace, ids, operation }, vitals);
+        let what = What::Called { call: id, by: first.task, connected, trace, ids, digest, operation };
+        self.took(id, first.at, what, vitals);
         match self.servers.remove(&join) {
             Some(server) => self.join(server, id, vitals, out),
             None => {

@@ -37,6 +37,8 @@ pub(crate) enum What {
         trace: Option<TraceId>,
         /// Ids that the process may pass on.
         ids: SmallVec<[PassedId; 2]>,
+        /// Of its head.
+        digest: u64,
         /// A number for what was asked for: the same for requests of one kind.
         operation: u64,
     },
@@ -59,6 +61,8 @@ pub(crate) enum What {
         trace: Option<TraceId>,
         /// Ids that it passed on.
         ids: SmallVec<[PassedId; 2]>,
+        /// Of its head.
+        digest: u64,
         /// A number for whom it went to, and what for.
         operation: u64,
     },

@@ -82,7 +82,7 @@ impl Play {
     fn receives_on(self, request: ExchangeId, tid: u32, trace: Option<u8>) -> Self {
         let trace = trace.map(|byte| TraceId([byte; 16]));
         let by = self.task(tid);
-        self.act(What::Received { request, by, trace, ids: SmallVec::new(), operation: 0 })
+        self.act(What::Received { request, by, trace, ids: SmallVec::new(), digest: 0, operation: 0 })
     }
 
     pub(super) fn calls(self, call: impl Into<u64>, tid: u32) -> Self {
@@ -93,6 +93,7 @@ impl Play {
             connected: None,
             trace: None,
             ids: SmallVec::new(),
+            digest: 0,
             operation: 0,
         })
     }
@@ -101,7 +102,7 @@ impl Play {
     pub(super) fn calls_over_connection(self, call: impl Into<u64>, tid: u32, ago: u64) -> Self {
         let connected = Some(Moment { at: Timestamp(self.now + 1_000 - ago), task: self.task(tid) });
         let by = self.task(tid);
-        self.act(What::Called { call: id(call.into()), by, connected, trace: None, ids: SmallVec::new(), operation: 0 })
+        self.act(What::Called { call: id(call.into()), by, connected, trace: None, ids: SmallVec::new(), digest: 0, operation: 0 })
     }
 
     pub(super) fn hears(self, call: impl Into<u64>, tid: u32) -> Self {
@@ -287,6 +288,7 @@ fn a_header_names_the_request_of_its_trace() {
             connected: None,
             trace,
             ids: SmallVec::new(),
+            digest: 0,
             operation: 0,
         })
     };
@@ -305,6 +307,7 @@ fn a_thread_that_contradicts_the_header_is_no_evidence() {
         connected: None,
         trace,
         ids: SmallVec::new(),
+        digest: 0,
         operation: 0,
     });
     play.hears('a', T).answers('A', T).says("a<!");
@@ -316,13 +319,13 @@ impl Play {
     fn receives_with(self, request: char, name: &str, tid: u32) -> Self {
         let ids = [PassedId::of(name)].into_iter().collect();
         let by = self.task(tid);
-        self.act(What::Received { request: id(request.into()), by, trace: None, ids, operation: 0 })
+        self.act(What::Received { request: id(request.into()), by, trace: None, ids, digest: 0, operation: 0 })
     }
 
     fn calls_with(self, call: char, name: &str, tid: u32) -> Self {
         let ids = [PassedId::of(name)].into_iter().collect();
         let by = self.task(tid);
-        self.act(What::Called { call: id(call.into()), by, connected: None, trace: None, ids, operation: 0 })
+        self.act(What::Called { call: id(call.into()), by, connected: None, trace: None, ids, digest: 0, operation: 0 })
     }
 }
 
@@ -476,7 +479,7 @@ fn processes_are_forgotten_with_their_end_and_up_to_a_bound() {
         let (request, at) = (id(pid.into()), Timestamp(play.now));
         let by = Task { pid, tid: pid, ..Task::default() };
         let acts = [
-            What::Received { request, by, trace: None, ids: SmallVec::new(), operation: 0 },
+            What::Received { request, by, trace: None, ids: SmallVec::new(), digest: 0, operation: 0 },
             What::Over { request, answered: None, crowded: false },
         ];
         for what in acts {
