@@ -100,7 +100,7 @@ impl Fact {
 
     /// Whether what is known of the process matches one of `globs`. What is not known matches none.
     fn is_among(self, globs: &[GlobMatcher], facts: &ProcessFacts) -> bool {
-        let matches = |text: &str| globs.iter().any(|glob| glob.is_match(text));
+        let matches = |text: &str| !text.is_empty() && globs.iter().any(|glob| glob.is_match(text));
         match self {
             Self::Service => matches(&service(facts)),
             Self::Command => matches(&facts.arguments.join(" ")),
@@ -168,5 +168,79 @@ impl Executable {
 impl fmt::Display for Executable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.glob.glob().glob())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTAINER: &str = "7be92808767a667f35c8505cbf40d14e931ef6db5b0210329cf193b15ba9d605";
+
+    fn is_meant(patterns: Patterns, facts: &ProcessFacts) -> bool {
+        Selector::new(&patterns).expect("globs").matches(facts)
+    }
+
+    type Kind = fn(&mut Patterns) -> &mut Vec<String>;
+
+    fn one(change: Kind, glob: &str) -> Patterns {
+        let mut patterns = Patterns::default();
+        change(&mut patterns).push(glob.to_owned());
+        patterns
+    }
+
+    #[test]
+    fn each_kind_looks_at_its_own_fact() {
+        let facts = ProcessFacts {
+            executable: "/usr/bin/python3".into(),
+            arguments: ["python3", "app.py", "--port", "80"].map(Into::into).to_vec(),
+            otel_service_name: Some("cart".into()),
+            cgroup: format!("/kubepods/burstable/pod1/{CONTAINER}"),
+            owner: Some("www-data".into()),
+            ..ProcessFacts::default()
+        };
+        for (kind, change, glob, meant) in [
+            ("executable", (|p| &mut p.executables) as Kind, "python*", true),
+            ("executable", |p| &mut p.executables, "cart", false),
+            ("service", |p| &mut p.services, "c?rt", true),
+            ("service", |p| &mut p.services, "python3", false),
+            ("command line", |p| &mut p.commands, "* app.py *", true),
+            ("command line", |p| &mut p.commands, "app.py", false),
+            ("container", |p| &mut p.containers, "7be92808767a*", true),
+            ("container", |p| &mut p.containers, "pod1", false),
+            ("cgroup", |p| &mut p.cgroups, "/kubepods/**", true),
+            ("cgroup", |p| &mut p.cgroups, "/kubepods/*", false),
+            ("user", |p| &mut p.users, "www-*", true),
+            ("user", |p| &mut p.users, "root", false),
+        ] {
+            let patterns = one(change, glob);
+            assert_eq!(Selector::new(&patterns).expect("a glob").clauses(), [format!("{kind} {glob}")]);
+            assert_eq!(is_meant(patterns, &facts), meant, "{kind} {glob}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_matches_nothing() {
+        let unknown = ProcessFacts::default();
+        let kinds: [Kind; 4] = [|p| &mut p.commands, |p| &mut p.containers, |p| &mut p.cgroups, |p| &mut p.users];
+        for kind in kinds {
+            assert!(!is_meant(one(kind, "**"), &unknown), "{:?}", one(kind, "**"));
+        }
+        assert!(is_meant(Patterns::default(), &unknown), "nobody was asked for");
+    }
+
+    #[test]
+    fn one_of_each_kind_has_to_hold() {
+        let facts = ProcessFacts { executable: "/bin/a".into(), owner: Some("u".into()), ..ProcessFacts::default() };
+        for (executables, users, meant) in [
+            (&["a", "b"][..], &["u"][..], true),
+            (&["b"], &["u"], false),
+            (&["a"], &["v"], false),
+            (&["a"], &["v", "u"], true),
+        ] {
+            let globs = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+            let patterns = Patterns { executables: globs(executables), users: globs(users), ..Patterns::default() };
+            assert_eq!(is_meant(patterns.clone(), &facts), meant, "{patterns:?}");
+        }
     }
 }
