@@ -412,8 +412,10 @@ if [ -n \"$catalogue\" ]; then
     mkdir -p /dev/shm
     for folder in tmp run dev/shm; do mount -t tmpfs tmpfs /host/$folder; done
     export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin
-    chroot /host $privileges --test-threads 1
-    echo \"RESULT privileges $?\"
+    if [ -n \"$privileges\" ]; then
+        chroot /host $privileges --test-threads 1
+        echo \"RESULT privileges $?\"
+    fi
 fi
 for tier in $(echo \"$tiers\" | tr , ' '); do
     if [ -n \"$catalogue\" ]; then

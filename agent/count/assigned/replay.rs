@@ -180,7 +180,7 @@ fn opened(index: usize, laid: &Laid, first: Moment) -> Opened {
             name: laid.exchange.operation.as_str().into(),
             first,
             position: index as u32,
-            digest: 0,
+            digest: index as u64,
             context: None,
             passed,
             attributes: vec![Attribute::new(INDEX, index as i64)],

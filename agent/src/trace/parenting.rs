@@ -22,6 +22,7 @@ mod content;
 mod handoff;
 mod header;
 mod order;
+mod relay;
 mod runtime;
 mod source;
 mod thread;
@@ -67,7 +68,7 @@ fn evidence(runtime: Runtime, assigned: bool) -> Vec<Box<dyn Source>> {
         // One thread runs everything.
         Runtime::Node => vec![header(), Box::new(Callbacks::default()), content(), turns()],
         // Its tasks wait in a queue, and are taken out of it in an order of their own.
-        Runtime::Haproxy => [header()].into_iter().chain(tasks()).chain([thread(), content(), relay(), turns()]).collect(),
+        Runtime::Haproxy => [header()].into_iter().chain(tasks()).chain([thread(), content(), turns()]).collect(),
         // asyncio has queues of its own, and everything that is woken by one response is answered in one go.
         Runtime::Python => {
             let turns = Box::new(Turns::of_a_scheduler()) as Box<dyn Source>;

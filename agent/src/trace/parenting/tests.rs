@@ -93,7 +93,7 @@ impl Play {
             connected: None,
             trace: None,
             ids: SmallVec::new(),
-            digest: 0,
+            digest: 1,
             operation: 0,
         })
     }
@@ -102,7 +102,15 @@ impl Play {
     pub(super) fn calls_over_connection(self, call: impl Into<u64>, tid: u32, ago: u64) -> Self {
         let connected = Some(Moment { at: Timestamp(self.now + 1_000 - ago), task: self.task(tid) });
         let by = self.task(tid);
-        self.act(What::Called { call: id(call.into()), by, connected, trace: None, ids: SmallVec::new(), digest: 0, operation: 0 })
+        self.act(What::Called {
+            call: id(call.into()),
+            by,
+            connected,
+            trace: None,
+            ids: SmallVec::new(),
+            digest: 1,
+            operation: 0,
+        })
     }
 
     pub(super) fn hears(self, call: impl Into<u64>, tid: u32) -> Self {
@@ -325,7 +333,7 @@ impl Play {
     fn calls_with(self, call: char, name: &str, tid: u32) -> Self {
         let ids = [PassedId::of(name)].into_iter().collect();
         let by = self.task(tid);
-        self.act(What::Called { call: id(call.into()), by, connected: None, trace: None, ids, digest: 0, operation: 0 })
+        self.act(What::Called { call: id(call.into()), by, connected: None, trace: None, ids, digest: 1, operation: 0 })
     }
 }
 
