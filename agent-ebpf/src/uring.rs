@@ -179,7 +179,8 @@ fn memory(request: Request, when: When, length: u32) -> Option<(Shape, u64, u32)
     match (request.operation(), when) {
         (RECEIVE, _) if selected => Some((Shape::Buffer, request.selected_buffer(length)?, 1)),
         (SEND | SEND_ZERO_COPY | RECEIVE, _) if !several && !selected => Some((Shape::Buffer, request.buffer(), 1)),
-        (SEND_MESSAGE | SEND_MESSAGE_ZERO_COPY | RECEIVE_MESSAGE, When::Submitted) if !selected && !several => {
+        // Never bundled; and 7.x marks each that is sent as vectorized, which says nothing more of it (io_sendmsg_setup).
+        (SEND_MESSAGE | SEND_MESSAGE_ZERO_COPY | RECEIVE_MESSAGE, When::Submitted) if !selected => {
             Some((Shape::Message, request.buffer(), 1))
         }
         (READ | READ_FIXED | WRITE | WRITE_FIXED, _) if !selected => Some((Shape::Buffer, request.file_buffer(), 1)),

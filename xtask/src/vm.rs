@@ -222,7 +222,7 @@ impl std::fmt::Display for Outcome {
 struct Programs {
     agent: PathBuf,
     tests: PathBuf,
-    /// What the agent can do with few capabilities, for guests that hold the catalogue.
+    /// What the agent can do with few capabilities, for guests that hold all of the catalogue.
     privileges: Option<PathBuf>,
 }
 
@@ -231,8 +231,11 @@ impl Programs {
     fn build(folder: &Path, extent: &Extent) -> Result<Self> {
         ebpf::build()?;
         let target_dir = folder.join("build");
-        let (tests, more): (_, &[&str]) =
-            if extent.is_catalogue() { (CATALOGUE, &["--test", PRIVILEGES]) } else { (TESTS, &[]) };
+        let (tests, more): (_, &[&str]) = match extent {
+            Extent::Catalogue(cases) if cases.is_empty() => (CATALOGUE, &["--test", PRIVILEGES]),
+            Extent::Catalogue(_) => (CATALOGUE, &[]),
+            Extent::Whole | Extent::Essential | Extent::Glance => (TESTS, &[]),
+        };
         let mut command = cargo();
         command
             .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static")

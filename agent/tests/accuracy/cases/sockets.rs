@@ -241,6 +241,8 @@ fn pass_vectored(writer: &mut TcpStream, reader: &mut TcpStream, bytes: &[u8], s
 fn blocked_reader(ground: &mut Ground) -> Result<(), String> {
     let mut talk = ground.connect()?;
     let mut server = talk.server.take().ok_or("no server")?;
+    // It blocks until the agent has started, which takes a minute where the machine is emulated.
+    server.set_read_timeout(Some(Duration::from_secs(300))).map_err(|e| format!("set up the reader: {e}"))?;
     let (sender, thread_ids) = channel();
     let reader = thread::spawn(move || {
         // SAFETY: a plain system call without arguments.
