@@ -73,7 +73,23 @@ impl Format {
 }
 
 fn json<T: Message + Default + Serialize>(request: &[u8]) -> Option<Vec<u8>> {
-    serde_json::to_vec(&T::decode(request).ok()?).ok()
+    let mut message = serde_json::to_value(T::decode(request).ok()?).ok()?;
+    leave_out_nulls(&mut message);
+    serde_json::to_vec(&message).ok()
+}
+
+/// Leaves out what has no value. "null is an accepted value for all field types and treated as the default value"
+/// (<https://protobuf.dev/programming-guides/json/>), but the collector's own reader refuses one in the place of a number,
+/// such as a histogram's `min`.
+fn leave_out_nulls(json: &mut Json) {
+    match json {
+        Json::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(leave_out_nulls);
+        }
+        Json::Array(items) => items.iter_mut().for_each(leave_out_nulls),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
+    }
 }
 
 /// A partial success in JSON. Its number is a text in protobuf's mapping, and may come as a number too: the published
@@ -165,6 +181,25 @@ const MAX_ANSWER: usize = 64 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_leaves_out_what_has_no_value() {
+        use opentelemetry_proto::tonic::metrics::v1::{
+            ExponentialHistogram, ExponentialHistogramDataPoint, Metric, ResourceMetrics, ScopeMetrics, metric,
+        };
+        let point = ExponentialHistogramDataPoint { count: 1, sum: Some(0.5), ..Default::default() };
+        let histogram = ExponentialHistogram { data_points: vec![point], aggregation_temporality: 1 };
+        let metric = Metric { data: Some(metric::Data::ExponentialHistogram(histogram)), ..Metric::default() };
+        let scope = ScopeMetrics { metrics: vec![metric], ..ScopeMetrics::default() };
+        let resource = ResourceMetrics { scope_metrics: vec![scope], ..ResourceMetrics::default() };
+        let request = ExportMetricsServiceRequest { resource_metrics: vec![resource] };
+        let written = Format::MetricsJson.written(request.encode_to_vec().into());
+        let written: Json = serde_json::from_slice(&written).expect("JSON");
+        let point =
+            &written["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0]["exponentialHistogram"]["dataPoints"][0];
+        assert_eq!((&point["count"], &point["sum"]), (&"1".into(), &0.5.into()), "{written}");
+        assert!(!written.to_string().contains("null"), "{written}");
+    }
 
     #[test]
     fn a_partial_success_is_understood_in_every_format() {

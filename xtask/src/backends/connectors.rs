@@ -2,7 +2,8 @@
 //! The collector's span metrics and service graph, beside our own.
 //!
 //! In: the collector's program and the agent's. Out: whether the connectors make the same numbers of our spans as the
-//! agent made: the same series, counts, sums and buckets. Both are written by the collector.
+//! agent made: the same series, counts, sums and buckets; and whether its deltas, in exponential histograms, add up to
+//! its spans. Both are written by the collector.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -40,7 +41,26 @@ pub(super) fn test(program: &Path, agent: &Path) -> Result<String> {
 
     // With `th:8` of the caller, a span stands for two. The agent, which sees every request, counts those.
     let receiver = Receiver::start(program, sampled.path(), include_str!("connectors.yaml"))?;
-    shop.spans(agent, &receiver.variables("grpc"), Headers::States, ROUNDS)?;
+    let mut variables = receiver.variables("http/json");
+    variables.extend([
+        ("OTEL_METRICS_EXPORTER", "otlp".to_owned()),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "200".to_owned()),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta".to_owned()),
+        ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "base2_exponential_bucket_histogram".to_owned()),
+    ]);
+    let stated = shop.spans(agent, &variables, Headers::States, ROUNDS)?;
+    let mut messages = 0;
+    until("deltas that add up to the spans", || {
+        let deltas = deltas(&lines(&sampled.path().join("own.jsonl")))?;
+        for (kind, name) in [("2", "http.server.request.duration"), ("3", "http.client.request.duration")] {
+            let due = stated.values().filter(|seen| seen.fact("kind") == kind).count() as u64;
+            let (counted, of) = deltas.get(name).copied().unwrap_or_default();
+            ensure!(counted == due, "{counted} in {of} deltas of {name}, due {due}");
+            ensure!(of > 1, "{name} came at once");
+            messages = of;
+        }
+        Ok(true)
+    })?;
     let made = sampled.path().join("made.jsonl");
     let expected = [("GET /", 1), ("GET /search", 2)].map(|(name, weight)| (name, (weight * ROUNDS) as f64));
     until("the connector to count sampled spans by their thresholds", || {
@@ -54,7 +74,8 @@ pub(super) fn test(program: &Path, agent: &Path) -> Result<String> {
         Ok(true)
     })?;
     Ok(format!(
-        "0.158.0, {} series of {} spans: the same counts, sums and buckets as our own; spans with th:8 count twice",
+        "0.158.0, {} series of {} spans: the same counts, sums and buckets as our own; spans with th:8 count twice; \
+         {messages} exponential deltas of durations add up to as many",
         own.len(),
         spans.len()
     ))
@@ -99,6 +120,28 @@ fn numbers(lines: &[Value]) -> Numbers {
         }
     }
     numbers
+}
+
+/// By metric: what its exponential histograms have counted together, and how many points said so. Fails where one says
+/// that it is no delta, or counts otherwise than its buckets.
+fn deltas(lines: &[Value]) -> Result<BTreeMap<String, (u64, u64)>> {
+    let whole = |value: &Value| text(value).parse::<u64>().unwrap_or_default();
+    let mut all: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for resource in lines.iter().flat_map(|line| list(&line["resourceMetrics"])) {
+        for metric in list(&resource["scopeMetrics"]).iter().flat_map(|scope| list(&scope["metrics"])) {
+            let histogram = &metric["exponentialHistogram"];
+            for point in list(&histogram["dataPoints"]) {
+                // AGGREGATION_TEMPORALITY_DELTA
+                ensure!(histogram["aggregationTemporality"] == 1, "no delta: {metric}");
+                let count = whole(&point["count"]);
+                let buckets: u64 = list(&point["positive"]["bucketCounts"]).iter().map(whole).sum();
+                ensure!(count == buckets + whole(&point["zeroCount"]), "its buckets have not as many: {point}");
+                let (counted, of) = all.entry(text(&metric["name"])).or_default();
+                (*counted, *of) = (*counted + count, *of + 1);
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// What both sides call a series; nothing where only one of them has it.
