@@ -62,8 +62,15 @@ impl Finder {
     pub fn start(proc: PathBuf) -> Option<Self> {
         let (asks, asked) = sync_channel(MOST_WAITING);
         let (answer, answers) = sync_channel(MOST_WAITING);
-        let looker =
-            Looker { proc, runtimes: Runtimes::default(), asked, answers: answer, waiting: Vec::new(), looked: false };
+        let looker = Looker {
+            proc,
+            runtimes: Runtimes::default(),
+            asked,
+            answers: answer,
+            waiting: Vec::new(),
+            looked: false,
+            gave_back: None,
+        };
         thread::Builder::new().name("spantap-looks".into()).spawn(move || looker.run()).ok()?;
         Some(Self { asks, answers, asked: 0, unseen: 0 })
     }
@@ -115,8 +122,9 @@ struct Looker {
     answers: SyncSender<Answer>,
     /// Law: waiting.len() <= MOST_WAITING.
     waiting: Vec<Waiting>,
-    /// It has looked into something since it gave memory back.
+    /// Since it gave memory back it has looked into something.
     looked: bool,
+    gave_back: Option<Instant>,
 }
 
 /// A process that will be looked at again.
@@ -133,12 +141,13 @@ impl Looker {
         loop {
             let next = self.waiting.iter().map(|waiting| waiting.due).min();
             let pause = next.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()));
-            let quiet = if self.looked { QUIET } else { IDLE };
+            let rest = self.gave_back.map_or(Duration::ZERO, |at| RARELY.saturating_sub(at.elapsed()));
+            let quiet = if self.looked { QUIET.max(rest) } else { IDLE };
             match self.asked.recv_timeout(pause.min(quiet)) {
                 Ok(ask) => self.asked(&ask),
-                Err(RecvTimeoutError::Timeout) if self.looked && pause >= QUIET => {
+                Err(RecvTimeoutError::Timeout) if self.looked && quiet <= pause => {
                     memory::give_back();
-                    self.looked = false;
+                    (self.looked, self.gave_back) = (false, Some(Instant::now()));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -211,6 +220,9 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// Nobody asked for so long: processes come in bursts, and what was read of one helps with the next. Looking into a program
 /// takes up to its symbol table's size, some MiB.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// Giving back holds up whoever else wants memory for some milliseconds, and those are few in a minute.
+const RARELY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
