@@ -95,6 +95,10 @@ pub struct Usage {
     pub records: u64,
     /// Records that found the ring full.
     pub dropped: u64,
+    /// Calls that the probes counted and did not read.
+    pub counted: u64,
+    /// Processors that the machine has.
+    pub processors: u64,
 }
 
 /// A change of rung.
@@ -117,6 +121,8 @@ pub enum Why {
     Memory(u64),
     /// This share of the records found the ring full: what is made of the rest says little.
     Dropped(f64),
+    /// The probes counted so many calls in a second.
+    Counted(u64),
     /// It has been calm for so long.
     Calm(Duration),
 }
@@ -131,6 +137,10 @@ impl fmt::Display for Step {
             }
             Why::Memory(bytes) => write!(f, "spantap holds {} MiB, which is more than budget.memory", bytes >> 20),
             Why::Dropped(share) => write!(f, "{:.0} % of the records found the ring full", 100.0 * share),
+            Why::Counted(calls) => write!(
+                f,
+                "counting {calls} calls in a second takes more than {MOST_PROBED} % of the machine from those who make them"
+            ),
             Why::Calm(calm) => write!(f, "calm for {} s", calm.as_secs()),
         }?;
         write!(f, "; {}", self.to.consequence())
@@ -180,12 +190,15 @@ impl Ladder {
         let dropped = usage.dropped.saturating_sub(last.dropped);
         let share = dropped as f64 / (dropped + usage.records.saturating_sub(last.records)).max(1) as f64;
 
+        let counted = usage.counted.saturating_sub(last.counted) as f64 / passed.as_secs_f64();
+
         let excess = if cpu > budget.cpu {
             Some(Why::Cpu(cpu))
         } else if usage.resident > budget.memory {
             Some(Why::Memory(usage.resident))
         } else {
-            (share > MOST_DROPPED).then_some(Why::Dropped(share))
+            let too_many = (counted > (MOST_COUNTED * usage.processors) as f64).then_some(Why::Counted(counted as u64));
+            (share > MOST_DROPPED).then_some(Why::Dropped(share)).or(too_many)
         };
         if let Some(why) = excess {
             self.calm_since = None;
@@ -252,6 +265,12 @@ const TRIAL: Duration = Duration::from_secs(10);
 /// Times the first calm: at worst a trial every eight minutes, which costs some seconds above the budget.
 const LONGEST_CALM: u32 = 16;
 
+/// Percent of the machine that the probes may take from those who are traced where all they do is to count.
+const MOST_PROBED: u64 = 1;
+
+/// Calls a second and processor: where a call is only counted, it takes some 0.1 µs more.
+const MOST_COUNTED: u64 = MOST_PROBED * 100_000;
+
 /// More than one record in ten: hardly a trace of three services is whole then.
 const MOST_DROPPED: f64 = 0.1;
 
@@ -276,6 +295,7 @@ mod tests {
         fn second(&mut self, cores: f64, mib: u64, dropped: u64) -> Option<Step> {
             self.now += 1;
             self.usage.cpu += Duration::from_secs_f64(cores);
+            self.usage.processors = 2;
             self.usage.resident = mib << 20;
             self.usage.records += 100 - dropped;
             self.usage.dropped += dropped;
@@ -299,6 +319,27 @@ mod tests {
             let steps = machine.seconds(12, cores, mib, dropped);
             assert_eq!(steps, [(3, "sampled"), (6, "counted"), (9, "detached")], "{what}");
         }
+    }
+
+    #[test]
+    fn where_counting_alone_takes_too_much_nothing_is_done() {
+        let mut machine = Machine::new(Some(Budget::default()));
+        assert_eq!(machine.seconds(6, 0.9, 20, 0).last(), Some(&(6, "counted")));
+        let mut counting = |seconds: u64, calls: u64| {
+            let step = |machine: &mut Machine| {
+                machine.usage.counted += calls;
+                machine.second(0.0, 20, 0)
+            };
+            (0..seconds).filter_map(|_| step(&mut machine)).last()
+        };
+        assert_eq!(counting(20, 150_000), None, "of two processors 0.75 %");
+        let step = counting(3, 300_000).expect("1.5 %");
+        assert_eq!((step.to, step.why), (Rung::Detached, Why::Counted(300_000)));
+        assert_eq!(
+            step.to_string(),
+            "stepped down from counted to detached: counting 300000 calls in a second takes more than 1 % of the machine \
+             from those who make them; nothing is seen, and nothing counted"
+        );
     }
 
     #[test]

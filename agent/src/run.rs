@@ -176,6 +176,8 @@ pub fn run(config: &Config, source: Option<Source>) -> Result<(), RunError> {
                 resident: usage::resident(),
                 records: inlet.pipeline.vitals().records,
                 dropped: lost.of(Reason::RingFull),
+                counted: lost.of(Reason::SelfBudget),
+                processors: usage::processors(),
             };
             if let Some(step) = ladder.look(now, usage) {
                 // What is traced may have changed since the start.

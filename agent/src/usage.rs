@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the agent's process takes of the machine.
 //!
-//! In: nothing. Out: its processor time and resident memory, now. It judges nothing: `ladder.rs` does.
+//! In: nothing. Out: its processor time and resident memory, now, and of how many processors. It judges nothing: `ladder.rs` does.
 
 use std::{fs, time::Duration};
 
@@ -13,6 +13,11 @@ use rustix::{
 /// Processor time of all threads so far.
 pub fn cpu() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
+}
+
+/// Processors of the machine, whether the agent may use them or not; 1 where it cannot be told.
+pub fn processors() -> u64 {
+    aya::util::online_cpus().map_or(1, |processors| processors.len() as u64)
 }
 
 /// Resident bytes; 0 where `/proc` is not to be read.
@@ -35,5 +40,6 @@ mod tests {
         }
         assert!(cpu() > before);
         assert!(resident() > page_size() as u64);
+        assert!(processors() > 0);
     }
 }
