@@ -124,9 +124,10 @@ gain from it.
 
 The catalogue of what capture has to get right (`cargo xtask accuracy capture` on this machine, `cargo xtask vm --catalogue`
 on other kernels) passes in every tier but for these, which are held to the account that the agent gives of them. Run as a
-whole: on 6.18 in tiers A and C, on 6.12 in tier A, on 6.1 in tier B, on 5.10 in tier C, on 7.2 in tier A; `addresses-rewritten-on-the-way`
-on 6.18 only. `uring-without-a-copy` is skipped where io_uring has no such operation (before 6.0). On 7.2 these have failed, in an emulated
-machine:
+whole: on 6.18 in tiers A and C, on 6.12 in tier A, on 6.1 in tier B, on 5.10 in tier C, on 7.2 in tier A.
+`addresses-rewritten-on-the-way` was run on 6.18 only: it takes tables for addresses, which the kernels of emulated machines
+do not have loaded. `uring-without-a-copy` is skipped where io_uring has no such operation (before 6.0). On 7.2 these have
+failed, in an emulated machine:
 
 - `java-pool`, `go-pool`, `nginx-reloads-under-load`, and the loads on 8, 64 and 10,000 connections: from 7.0 on a thread may be
   put off in the middle of a probe, and the kernel passes over the same probe for all other threads of that CPU until it
