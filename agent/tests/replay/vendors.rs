@@ -118,23 +118,28 @@ const VENDORS: &[Vendor] = &[
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
+/// What is said of a request with the header `comes`, for which its service makes a call with the header `goes`.
+fn passed_on(comes: &str, goes: &str) -> Vec<String> {
+    let call = format!("GET /stock HTTP/1.1\r\nHost: stock\r\n{goes}\r\n");
+    stage()
+        .accept('a', SHOP)
+        .reads('a', &format!("GET /cart HTTP/1.1\r\nHost: shop\r\n{comes}\r\n"))
+        .connect('b', SHOP, STOCK)
+        .writes('b', &call)
+        .other_end('b')
+        .reads('b', &call)
+        .writes('b', OK)
+        .other_end('b')
+        .reads('b', OK)
+        .writes('a', OK)
+        .wait_ms(1_500)
+        .said()
+}
+
 #[test]
 fn a_vendors_header_is_the_parent_of_what_is_served_and_the_id_of_what_is_called() {
     for Vendor { name, comes, goes, trace, parent } in VENDORS {
-        let call = format!("GET /stock HTTP/1.1\r\nHost: stock\r\n{goes}\r\n");
-        let said = stage()
-            .accept('a', SHOP)
-            .reads('a', &format!("GET /cart HTTP/1.1\r\nHost: shop\r\n{comes}\r\n"))
-            .connect('b', SHOP, STOCK)
-            .writes('b', &call)
-            .other_end('b')
-            .reads('b', &call)
-            .writes('b', OK)
-            .other_end('b')
-            .reads('b', OK)
-            .writes('a', OK)
-            .wait_ms(1_500)
-            .said();
+        let said = passed_on(comes, goes);
         assert_eq!(
             said,
             [
@@ -165,20 +170,7 @@ fn a_call_that_names_half_of_the_trace_is_of_it() {
     ];
     for whole in WHOLE {
         for half in HALF {
-            let call = format!("GET /stock HTTP/1.1\r\nHost: stock\r\n{half}\r\n");
-            let said = stage()
-                .accept('a', SHOP)
-                .reads('a', &format!("GET /cart HTTP/1.1\r\nHost: shop\r\n{whole}\r\n"))
-                .connect('b', SHOP, STOCK)
-                .writes('b', &call)
-                .other_end('b')
-                .reads('b', &call)
-                .writes('b', OK)
-                .other_end('b')
-                .reads('b', OK)
-                .writes('a', OK)
-                .wait_ms(1_500)
-                .said();
+            let said = passed_on(whole, half);
             assert_eq!(
                 said,
                 [
