@@ -55,6 +55,7 @@ impl Evidence {
             Ok(Layout::Go(_)) => Self::Found("the goroutine that runs is read from its memory"),
             Ok(Layout::Node(_)) => Self::Found("the callback that runs is read from its memory"),
             Ok(Layout::Scheduled(_)) => Self::Found("the task that runs is read from its memory"),
+            Ok(Layout::Tokio(_)) => Self::Found("the task that waits for a response is read from its memory"),
             Ok(Layout::Wakes) => Self::Found("the wakes of its threads are followed"),
             Err(Unknown::NotYet(why) | Unknown::Never(why)) => Self::Missing(why),
         }
@@ -118,6 +119,7 @@ fn listed(group: &[&ProcessFacts]) -> String {
 fn name(runtime: Runtime) -> &'static str {
     match runtime {
         Runtime::Haproxy => "haproxy",
+        Runtime::Tokio => "tokio",
         other => other.name().unwrap_or("native"),
     }
 }
