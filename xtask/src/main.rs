@@ -14,6 +14,7 @@ mod bytecode;
 mod check;
 mod command;
 mod ebpf;
+mod guest;
 mod helpers;
 mod initramfs;
 mod kernels;
