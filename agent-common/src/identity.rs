@@ -286,19 +286,34 @@ impl Scheduled {
 ///
 /// Identity where a response is written: the id of the task that reads the connection · 0 · 0. Identity of a client's connection:
 /// 0 · the id of the task that waits for the response · the id of the task that waits for that one to end, 0 where none does; all
-/// zero if nobody waits. Ids are given out once.
+/// zero if nobody waits. Identity of a connection that no task keeps, where a thread works for a task (`spawn_blocking`): 0 · the id of
+/// the work, with [`Tokio::WORK`] · the id of the task that waits for it. Ids are given out once.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Tokio {
     /// Address of `WAKER_VTABLE`, the functions of every waker that wakes a task: a waker's first word, before the task's address.
     pub wakers: u64,
     /// Offset of the reader's waker in a `ScheduledIo`, whose address is what epoll knows a socket by.
     pub reader: u16,
-    /// Offset of `id_offset` in a task's `Vtable`.
-    pub id: u16,
-    /// Offset of `trailer_offset` there.
-    pub trailer: u16,
+    /// Offset of `id_offset` in a task's `Vtable`, in words.
+    pub id: u8,
+    /// Offset of `trailer_offset` there, in words.
+    pub trailer: u8,
+    /// How the work is known that a thread does.
+    pub blocking: Blocking,
     /// Kinds of tasks that keep a client's connection.
     pub clients: [Client; Self::CLIENTS],
+}
+
+/// Where threads that do blocking work have, on their stacks, the task that it is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Blocking {
+    /// How far below the thread pointer its address is; 0 where unknown.
+    pub task: u16,
+    /// How far below the thread pointer an address of code is that was left there when the thread began: threads that were started for
+    /// anything else have another one there.
+    pub origin: u16,
+    /// That address, counted from [`Tokio::wakers`].
+    pub code: i32,
 }
 
 /// Tasks that keep a client's connection and have the `oneshot::Sender` of the response among their variables.
@@ -330,19 +345,32 @@ impl Tokio {
     /// `JOIN_INTEREST` and `JOIN_WAKER` of a task's state: somebody waits for its end, and has left a waker.
     pub const JOINED: u64 = 0b11000;
 
+    /// `RUNNING` and `COMPLETE` of a task's state…
+    pub const STAGES: u64 = 0b11;
+    /// … and what they are while it runs.
+    pub const RUNS: u64 = 0b01;
+    /// A bit in the id of blocking work, which runs on one thread from its beginning to its end.
+    pub const WORK: u64 = 1 << 63;
+
     /// As arguments.
     pub const fn to_arguments(self) -> Arguments {
         let [first, second] = self.clients;
-        let offsets = pack([self.reader, self.id, self.trailer, 0]);
-        [self.wakers, offsets, first.future, first.to_word(), second.future, second.to_word()]
+        let Blocking { task, origin, code } = self.blocking;
+        let offsets = pack([self.reader, u16::from_le_bytes([self.id, self.trailer]), task, origin]);
+        // The upper quarters of the clients' words are free.
+        let (low, high) = ((code as u32 as u64 & 0xffff) << 48, (code as u32 as u64 >> 16) << 48);
+        [self.wakers, offsets, first.future, first.to_word() | low, second.future, second.to_word() | high]
     }
 
     /// Of arguments.
     #[inline(always)]
     pub const fn from_arguments([wakers, offsets, first, in_first, second, in_second]: Arguments) -> Self {
-        let [reader, id, trailer, _] = unpack(offsets);
+        let [reader, places, task, origin] = unpack(offsets);
+        let [id, trailer] = places.to_le_bytes();
+        let code = (in_first >> 48 | in_second >> 48 << 16) as u32 as i32;
+        let blocking = Blocking { task, origin, code };
         let clients = [Client::from_words(first, in_first), Client::from_words(second, in_second)];
-        Self { wakers, reader, id, trailer, clients }
+        Self { wakers, reader, id, trailer, blocking, clients }
     }
 }
 
@@ -372,7 +400,7 @@ const fn unpack(word: u64) -> [u16; 4] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Batch, Client, Cpython, Go, Node, Scheduled, Tokio, Work};
+    use super::{Batch, Blocking, Client, Cpython, Go, Node, Scheduled, Tokio, Work};
 
     #[test]
     fn layouts_survive_the_settings() {
@@ -406,8 +434,12 @@ mod tests {
         assert_eq!(Scheduled::from_arguments(layout.to_arguments()), layout);
         let client = Client { future: 1 << 46, boxed: 7, sender: 600, state: 6, sends: 2, receives: 4 };
         let other = Client { future: 1 << 45, boxed: 0, sender: u16::MAX, state: u8::MAX, sends: 0, receives: 1 };
-        let layout = Tokio { wakers: 1 << 47, reader: 48, id: 72, trailer: 56, clients: [client, other] };
-        assert_eq!(Tokio::from_arguments(layout.to_arguments()), layout);
+        for code in [0, 1, -1, i32::MIN, i32::MAX] {
+            let blocking = Blocking { task: 2608, origin: u16::MAX, code };
+            let clients = [client, other];
+            let layout = Tokio { wakers: 1 << 47, reader: 48, id: 9, trailer: u8::MAX, blocking, clients };
+            assert_eq!(Tokio::from_arguments(layout.to_arguments()), layout);
+        }
     }
 
     #[test]

@@ -585,7 +585,8 @@ impl Watched {
             if self.judge.selects_processes() || verdict == Verdict::Ignored {
                 self.decided.push((facts.id.pid, Some(verdict)));
             }
-            if verdict != Verdict::Ignored && identity::is_known(facts.runtime) {
+            // The agent is on tokio as well, and its own calls are not followed.
+            if verdict != Verdict::Ignored && identity::is_known(facts.runtime) && facts.id.pid != std::process::id() {
                 self.look_into(facts.id, Some(facts.runtime));
             }
         }

@@ -9,11 +9,12 @@
 //! socket ─epoll─▶ ScheduledIo ─reader─▶ task that serves: who answers
 //!                             ─reader─▶ task of a client's connection ─oneshot─▶ task that waits for the response
 //!                                                                                ─JoinHandle─▶ task that waits for that one
+//! thread ─stack─▶ blocking work ─JoinHandle─▶ task that waits for it
 //! ```
 
 use spantap_common::{
     event::data::Direction,
-    identity::{Arguments, Client, Tokio},
+    identity::{Arguments, Blocking, Client, Tokio},
 };
 
 use super::{Identity, word};
@@ -31,20 +32,24 @@ pub(super) fn identity(
     direction: Direction,
     state: &mut State,
 ) -> Option<Identity> {
-    let Tokio { wakers, reader, id, trailer, clients } = Tokio::from_arguments(arguments);
+    let Tokio { wakers, reader, id, trailer, blocking, clients } = Tokio::from_arguments(arguments);
+    let (id, trailer) = (8 * u64::from(id), 8 * u64::from(trailer));
     let reads = || match reading(sock.number(), wakers, reader.into()) {
         0 => None,
         task => Some(task),
     };
     match (requests, direction) {
         (Direction::Read, Direction::Read) => None,
-        (Direction::Read, Direction::Write) => Some([number(reads()?, id.into()), 0, 0]),
+        (Direction::Read, Direction::Write) => Some([number(reads()?, id), 0, 0]),
         (Direction::Write, direction) => {
             if let Direction::Write = direction {
                 state.connected_task = reads().unwrap_or(0);
             }
             // Whoever was woken to read has left no waker yet: it is the one that had when it wrote.
             let keeper = state.connected_task;
+            if keeper == 0 {
+                return works_for(wakers, blocking, id, trailer);
+            }
             let [first, second] = clients;
             waiting(keeper, wakers, first, id, trailer).or_else(|| waiting(keeper, wakers, second, id, trailer))
         }
@@ -53,14 +58,38 @@ pub(super) fn identity(
 
 /// Who waits for what a client's connection is asked for, if the task that keeps it is of this kind.
 #[inline(always)]
-fn waiting(keeper: u64, wakers: u64, client: Client, id: u16, trailer: u16) -> Option<Identity> {
+fn waiting(keeper: u64, wakers: u64, client: Client, id: u64, trailer: u64) -> Option<Identity> {
     let task = receiving(keeper, wakers, client.future, client.to_word());
     if task == 0 {
         return None;
     }
-    let identity = [0, number(task, id.into()), number(joining(task, wakers, trailer.into()), id.into())];
+    let identity = [0, number(task, id), number(joining(task, wakers, trailer), id)];
     // As long as it waits it is there: what was read was its own.
     (receiving(keeper, wakers, client.future, client.to_word()) == task).then_some(identity)
+}
+
+/// The blocking work that the current thread does, if a task waits for it.
+#[inline(always)]
+fn works_for(wakers: u64, blocking: Blocking, id: u64, trailer: u64) -> Option<Identity> {
+    let Blocking { task, origin, code } = blocking;
+    let work = working(kernel::thread_pointer(), task.into(), origin.into(), wakers.wrapping_add_signed(code.into()));
+    let waiting = number(joining(work, wakers, trailer), id);
+    if waiting == 0 {
+        return None;
+    }
+    Some([0, number(work, id) | Tokio::WORK, waiting])
+}
+
+/// The task that runs on the stack below a thread pointer, if the thread was started for such work, as `code` tells. 0 where there is
+/// none.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn working(pointer: u64, task: u64, origin: u64, code: u64) -> u64 {
+    if task == 0 || word_at(pointer.wrapping_sub(origin), 0) != code {
+        return 0;
+    }
+    let task = word_at(pointer.wrapping_sub(task), 0);
+    if word_at(task, 0) & Tokio::STAGES == Tokio::RUNS { task } else { 0 }
 }
 
 /// The task that waits to read the socket at an address; 0 where none does.

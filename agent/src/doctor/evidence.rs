@@ -5,7 +5,7 @@
 //! each way; `docs/parents.md` says what they mean. It only looks: whether a source of evidence is right about a process shows
 //! when it is traced.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, process};
 
 use super::{Check, Verdict};
 use crate::{
@@ -22,7 +22,9 @@ use crate::{
 pub(super) fn checks() -> Vec<Check> {
     let mut reader = Reader::new();
     let all = reader.scan();
-    let known: Vec<_> = all.iter().filter(|facts| facts.runtime != Runtime::Native).collect();
+    let is_agent = |facts: &&ProcessFacts| facts.id.pid == process::id();
+    let is_known = |facts: &&ProcessFacts| facts.runtime != Runtime::Native && !is_agent(facts);
+    let known: Vec<_> = all.iter().filter(is_known).collect();
     let looked: Vec<_> = known.iter().take(MOST).map(|facts| (*facts, Evidence::of(facts))).collect();
     let mut checks = told(&looked);
     if known.len() > MOST {

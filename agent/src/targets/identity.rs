@@ -53,7 +53,7 @@ impl Layout {
 
     /// Whether there may be more to find when the process does something else.
     fn may_grow(self) -> bool {
-        matches!(self, Self::Tokio(layout) if layout.clients.iter().any(|client| client.future == 0))
+        matches!(self, Self::Tokio(layout) if tokio::may_grow(&layout))
     }
 
     /// `settings` with this layout in them.

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! Tasks of tokio, in this process: who answers, and who waits for what a pooled connection of hyper's is asked for.
+//! Tasks of tokio, in this process: who answers, and who waits for what a pooled connection of hyper's is asked for, or for what a
+//! thread does.
 
 use std::{
     convert::Infallible,
+    future::{self, Future},
+    io::{Read, Write},
+    net::TcpStream,
+    pin::Pin,
     process,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
 };
 
@@ -21,9 +26,9 @@ use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use spantap::{
     kernel::features,
     process::Runtime,
-    targets::identity::{Finder, Finding},
+    targets::identity::{Finder, Finding, Layout},
 };
-use spantap_common::{event::data::Direction, settings::ProcessSettings};
+use spantap_common::{event::data::Direction, identity::Tokio, settings::ProcessSettings};
 use tokio::{net::TcpListener, runtime::Builder, sync::Semaphore, task};
 
 use crate::scene::{PATIENCE, Scene, Scenery, Seen};
@@ -43,32 +48,48 @@ fn a_call_names_the_task_that_waits_for_it_and_an_answer_the_task_that_writes_it
     let ask = |path: &str| runtime.spawn(get(service.client.clone(), service.url(path)));
 
     let held = ask("/front/held");
+    // One work after the other, on threads that are used again: then the place where they have it is none by chance.
+    let busy = runtime.spawn({
+        let service = Arc::clone(&service);
+        async move {
+            loop {
+                get(service.client.clone(), service.url("/front/slow-work")).await;
+            }
+        }
+    });
     let mut finder = Finder::start("/proc".into()).expect("a thread");
     let found = found(&mut finder, process::id());
     scene.probes.controls().set_process(process::id(), found).expect("room");
+    busy.abort();
     service.held.add_permits(1);
     assert_eq!(runtime.block_on(held).expect("answered"), "back");
 
-    for path in ["/front/alone", "/front/child"] {
+    for path in ["/front/alone", "/front/child", "/front/work"] {
         assert_eq!(runtime.block_on(ask(path)).expect("answered"), "back");
     }
     let seen = scene.seen();
-    let (alone, child) = (service.tasks("alone"), service.tasks("child"));
-    assert_eq!((alone.len(), child.len()), (1, 2));
+    let [alone, child, work] = ["alone", "child", "work"].map(|name| service.tasks(name));
+    assert_eq!((alone.len(), child.len(), work.len()), (1, 2, 2));
     assert_eq!(wrote(&seen, "GET /back/alone"), [[0, alone[0], 0]]);
     assert_eq!(answered(&seen, "GET /front/alone"), [[alone[0], 0, 0]]);
     assert_eq!(wrote(&seen, "GET /back/child"), [[0, child[1], child[0]]]);
     assert_eq!(answered(&seen, "GET /front/child"), [[child[0], 0, 0]]);
+    assert_eq!(wrote(&seen, "GET /back/work"), [[0, work[1] | Tokio::WORK, work[0]]]);
+    assert_eq!(answered(&seen, "GET /front/work"), [[work[0], 0, 0]]);
     scene.lost_nothing();
 }
 
-/// What the probes are to know of the process, which has a call under way.
+/// What the probes are to know of the process, which has calls of both kinds under way.
 fn found(finder: &mut Finder, pid: u32) -> ProcessSettings {
     let deadline = Instant::now() + PATIENCE;
     loop {
         assert!(finder.look(pid, Some(Runtime::Tokio)).is_some(), "there is room for a question");
         let findings = finder.first_findings(deadline.saturating_duration_since(Instant::now()));
-        if let [Finding { layout, .. }] = *findings {
+        if let [Finding { layout, .. }] = *findings
+            && let Layout::Tokio(found) = layout
+            && found.clients[0].future != 0
+            && found.blocking.task != 0
+        {
             return layout.into_settings(ProcessSettings::default());
         }
         assert!(Instant::now() < deadline, "found nothing of tokio's: {findings:?}");
@@ -138,29 +159,57 @@ async fn serve(listener: std::net::TcpListener, service: Arc<Service>) {
 
 async fn answer(request: Request<Incoming>, service: Arc<Service>) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path();
-    let text = match (path.strip_prefix("/front/"), path == "/back/held") {
-        (Some(name), _) => front(name, &service).await,
-        (None, true) => {
-            service.held.acquire().await.expect("nobody closes it").forget();
+    let text = match path.strip_prefix("/front/") {
+        Some(name) => front(name, &service).await,
+        None => {
+            match path {
+                "/back/held" => service.held.acquire().await.expect("nobody closes it").forget(),
+                "/back/slow-work" => tokio::time::sleep(Duration::from_millis(5)).await,
+                _ => {}
+            }
             "back".to_owned()
         }
-        (None, false) => "back".to_owned(),
     };
     Ok(Response::new(Full::from(text)))
 }
 
 async fn front(name: &str, service: &Arc<Service>) -> String {
     service.note(name);
-    let call = get(service.client.clone(), service.url(&format!("/back/{name}")));
+    let path = format!("/back/{name}");
+    let call = get(service.client.clone(), service.url(&path));
+    let (name, service) = (name.to_owned(), Arc::clone(service));
+    if name.ends_with("work") {
+        let (waits, waited_for) = mpsc::channel();
+        let mut work = task::spawn_blocking(move || {
+            service.note(&name);
+            waited_for.recv().expect("somebody waits");
+            get_blocking(service.port, &path)
+        });
+        let waiting = future::poll_fn(|context| {
+            let polled = Pin::new(&mut work).poll(context);
+            // It has left its waker, and the work may go on; later, nobody listens.
+            let _gone = waits.send(());
+            polled
+        });
+        return waiting.await.expect("answered");
+    }
     if name != "child" {
         return call.await;
     }
-    let service = Arc::clone(service);
     let child = task::spawn(async move {
-        service.note("child");
+        service.note(&name);
         call.await
     });
     child.await.expect("answered")
+}
+
+fn get_blocking(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connect");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("write");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("read");
+    text.rsplit("\r\n").next().unwrap_or_default().to_owned()
 }
 
 async fn get(client: Client, url: String) -> String {

@@ -28,24 +28,10 @@ pub(super) fn find(process: &Path, memory: &Memory) -> Result<Scheduled, Unknown
         let scheduler = memory.word(thread.wrapping_add_signed(slot))?;
         (first..first.saturating_add(SCHEDULERS)).contains(&scheduler).then_some(())
     };
-    if threads(memory).any(|thread| leads_there(thread).is_some()) {
+    if memory.threads(MOST_SEARCHED).any(|thread| leads_there(thread).is_some()) {
         return Ok(Scheduled { slot, current: CURRENT, movers: TASKLET });
     }
     Err(Unknown::NotYet("no thread of it leads to its scheduler"))
-}
-
-/// What looks like a thread's block of glibc's: it begins with its own address (`tcb`), as does its third word (`self`).
-fn threads(memory: &Memory) -> impl Iterator<Item = u64> {
-    let is_anonymous = |mapping: &&Mapping| mapping.writable && mapping.name.is_empty();
-    memory.mappings.iter().filter(is_anonymous).take(MOST_MAPPINGS).flat_map(|mapping| {
-        // At the end of a thread's stack, and of what the dynamic linker has set up for the first one.
-        let start = mapping.end - mapping.length().min(MOST_SEARCHED);
-        let words = memory.words(start, ((mapping.end - start) / 8) as usize);
-        let here = |index: usize| start + 8 * index as u64;
-        let is_block =
-            |index: usize| words.get(index) == Some(&here(index)) && words.get(index + 2) == Some(&here(index));
-        (0..words.len()).filter(|index| is_block(*index)).map(here).collect::<Vec<_>>()
-    })
 }
 
 /// `thread_ctx.current`, behind two roots of trees with two words each: there since 2.5 made the structure, and still in 3.x.
@@ -60,6 +46,3 @@ const SCHEDULERS: u64 = 16 << 20;
 /// How far from the end of a mapping a thread's block is looked for: HAProxy's thread-local variables have 43 KiB (2.6), and a
 /// block some 2 KiB.
 const MOST_SEARCHED: u64 = 256 << 10;
-
-/// A thread for each CPU, and the arenas of the allocator.
-const MOST_MAPPINGS: usize = 256;

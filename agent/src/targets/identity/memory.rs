@@ -79,6 +79,21 @@ impl Memory {
         text.len() < bytes.len() && names.iter().any(|name| name.as_bytes() == text)
     }
 
+    /// What looks like a thread's block of glibc's, to which the thread pointer points: it begins with its own address (`tcb`), as does its
+    /// third word (`self`). It is looked for in the last `searched` bytes of mappings.
+    pub(super) fn threads(&self, searched: u64) -> impl Iterator<Item = u64> {
+        let is_anonymous = |mapping: &&Mapping| mapping.writable && mapping.name.is_empty();
+        self.mappings.iter().filter(is_anonymous).take(MOST_THREADS).flat_map(move |mapping| {
+            // At the end of a thread's stack, and of what the dynamic linker has set up for the first one.
+            let start = mapping.end - mapping.length().min(searched);
+            let words = self.words(start, ((mapping.end - start) / 8) as usize);
+            let here = |index: usize| start + 8 * index as u64;
+            let is_block =
+                |index: usize| words.get(index) == Some(&here(index)) && words.get(index + 2) == Some(&here(index));
+            (0..words.len()).filter(|index| is_block(*index)).map(here).collect::<Vec<_>>()
+        })
+    }
+
     fn read(&self, address: u64, into: &mut [u8]) -> Option<()> {
         self.file.read_exact_at(into, address).ok()
     }
@@ -116,6 +131,9 @@ impl Mapping {
 
 /// 1 MiB: 10,000 mappings.
 const MAPS_BYTES: u64 = 1 << 20;
+
+/// A thread for each CPU or blocking call, and the arenas of the allocator.
+const MOST_THREADS: usize = 256;
 
 /// Names of types are short.
 const LONGEST_NAME: usize = 64;

@@ -4,16 +4,19 @@
 //! In: a process linked with tokio, stripped or not, and what its epoll instances know their sockets by. Out: a [`Tokio`].
 //! Nothing is taken from a release, since the compiler orders fields as it likes: the reader's waker is where most sockets have
 //! one, and the sender of a response where a call that is under way has it. A task is known by its table of functions and offsets, a
-//! waker by the one table that all of them share. The program that shows none of it, or calls nobody, has no layout.
+//! waker by the one table that all of them share. Work of `spawn_blocking` is where threads that do it have it on their stacks. The
+//! program that shows none of it, or calls nobody, has no layout.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs::{self, File},
     io::Read,
     path::Path,
+    thread,
+    time::Duration,
 };
 
-use spantap_common::identity::{Client, Tokio};
+use spantap_common::identity::{Blocking, Client, Tokio};
 
 use super::{Memory, Unknown, memory::Mapping};
 use crate::kernel::features::release;
@@ -43,7 +46,13 @@ pub(super) fn joined(now: Tokio, before: Tokio) -> Tokio {
     let is_new = |client: &Client| before.clients.iter().all(|known| known.future != client.future);
     let known = before.clients.into_iter().filter(|client| client.future != 0).map(again);
     let mut all = known.chain(now.clients.into_iter().filter(is_new));
-    Tokio { clients: [(); Tokio::CLIENTS].map(|()| all.next().unwrap_or_default()), ..now }
+    let blocking = if now.blocking.task == 0 { before.blocking } else { now.blocking };
+    Tokio { blocking, clients: [(); Tokio::CLIENTS].map(|()| all.next().unwrap_or_default()), ..now }
+}
+
+/// Whether there is room for more.
+pub(super) fn may_grow(layout: &Tokio) -> bool {
+    layout.blocking.task == 0 || layout.clients.iter().any(|client| client.future == 0)
 }
 
 /// The addresses that the process's epoll instances know its sockets by.
@@ -72,8 +81,8 @@ fn sockets(process: &Path) -> Result<Vec<u64>, Unknown> {
     }
 }
 
-/// The address in a line such as `tfd:       14 events: 8000201d data:     7fd85c020f00  pos:0 ino:85b4f0 sdev:9`. Since 1.32 tokio gives
-/// that of a `ScheduledIo`, which has cache lines of its own; 0 and 1 are events of tokio's, and older releases give numbers.
+/// The address in a line such as `tfd:       14 events: 8000201d data:     7fd85c020f00  pos:0 ino:85b4f0 sdev:9`. tokio gives that of a
+/// `ScheduledIo`, which has cache lines of its own since 1.32; 0 and 1 are events of tokio's own.
 fn known_by(line: &str) -> Option<u64> {
     let (_, data) = line.strip_prefix("tfd:")?.split_once("data:")?;
     let address = u64::from_str_radix(data.split_whitespace().next()?, 16).ok()?;
@@ -90,8 +99,8 @@ struct Image<'a> {
 /// What is in a task's `Vtable`, by the number of the word.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 struct Places {
-    id: u16,
-    trailer: u16,
+    id: u8,
+    trailer: u8,
 }
 
 /// A task that was seen to read a socket.
@@ -143,10 +152,53 @@ impl<'a> Image<'a> {
             return Err(Unknown::Never("its tasks differ in where they have their numbers"));
         };
         let clients = self.clients(&readers, wakers);
-        if clients[0].future == 0 {
+        let blocking = self.blocking(wakers);
+        if clients[0].future == 0 && blocking.task == 0 {
             return Err(Unknown::NotYet("no call under way shows yet who waits for it"));
         }
-        Ok(Tokio { wakers, reader, id: 8 * id, trailer: 8 * trailer, clients })
+        Ok(Tokio { wakers, reader, id, trailer, blocking, clients })
+    }
+
+    /// Where on their stacks threads have the blocking work that a task waits for.
+    fn blocking(&self, wakers: u64) -> Blocking {
+        let mut stacks = Vec::new();
+        for round in 0..MOST_ROUNDS {
+            if round > 0 && (stacks.is_empty() || is_enough(&stacks)) {
+                break;
+            }
+            if round > 0 {
+                thread::sleep(BETWEEN_ROUNDS);
+            }
+            let threads = self.memory.threads(THREAD_BLOCK).take(MOST_STACKS);
+            stacks.extend(threads.filter_map(|thread| self.work_of(thread, wakers)));
+        }
+        agreed(&stacks, wakers).unwrap_or_default()
+    }
+
+    /// The work that a thread does and a task waits for.
+    fn work_of(&self, thread: u64, wakers: u64) -> Option<Stack> {
+        let words = self.memory.words(thread.checked_sub(STACK)?, (STACK / 8) as usize);
+        let work = |word: &u64| self.task(*word).filter(|task| self.is_awaited_work(task, wakers));
+        let Reader { task, future, .. } = words.iter().rev().find_map(work)?;
+        let places = words.iter().enumerate().filter_map(|(index, word)| {
+            let below = u16::try_from(STACK as usize - 8 * index).ok()?;
+            match *word {
+                word if word == task => Some((below, None)),
+                word if self.is_code(word) => Some((below, Some(word))),
+                _ => None,
+            }
+        });
+        Some(Stack { thread, work: self.memory.word_at(task, future.0)?, places: places.collect() })
+    }
+
+    /// Whether a task runs, and another waits for its end.
+    fn is_awaited_work(&self, task: &Reader, wakers: u64) -> bool {
+        let state = self.memory.word(task.task).unwrap_or_default();
+        let trailer = self.memory.words(task.task.wrapping_add(task.future.1), TRAILER_WORDS);
+        let is_waker = |pair: &[u64]| pair[0] == wakers && self.task(pair[1]).is_some();
+        state & Tokio::STAGES == Tokio::RUNS
+            && state & Tokio::JOINED == Tokio::JOINED
+            && trailer.chunks_exact(2).any(is_waker)
     }
 
     /// Kinds of tasks that have the sender of a response that another task waits for, the commonest first.
@@ -231,11 +283,11 @@ impl<'a> Image<'a> {
         let words = self.memory.words(vtable, VTABLE_WORDS);
         let functions = words.iter().filter(|word| self.is_code(**word)).count();
         let is_offset = |word: &u64| word.is_multiple_of(8) && (HEADER..MOST_TASK).contains(word);
-        let mut offsets: Vec<(u64, u16)> = words
+        let mut offsets: Vec<(u64, u8)> = words
             .iter()
             .enumerate()
             .filter(|(_, word)| is_offset(word))
-            .map(|(index, word)| (*word, index as u16))
+            .map(|(index, word)| (*word, index as u8))
             .collect();
         offsets.sort_unstable();
         // The scheduler is first in a task, its id next, and the trailer last: `Cell` is `repr(C)`.
@@ -275,6 +327,49 @@ impl<'a> Image<'a> {
     }
 }
 
+/// How far below a thread's block something is: code at this address, or the task that the thread runs.
+type Place = (u16, Option<u64>);
+
+/// The stack of a thread that works.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Stack {
+    thread: u64,
+    /// The id of the work.
+    work: u64,
+    /// Where its task is, and code.
+    places: Vec<Place>,
+}
+
+/// Whether a thread was seen with two works: what it has left behind of the first is told from what it has of the second.
+fn is_enough(stacks: &[Stack]) -> bool {
+    stacks
+        .iter()
+        .enumerate()
+        .any(|(index, one)| stacks[..index].iter().any(|other| one.thread == other.thread && one.work != other.work))
+}
+
+/// Where nearly all of these works have their task: the outermost such place, with an address of code before it that is the same for
+/// all. The frames there are those that began the thread, and stay while it is there: other threads began otherwise.
+fn agreed(stacks: &[Stack], wakers: u64) -> Option<Blocking> {
+    if !is_enough(stacks) {
+        return None;
+    }
+    let mut places: BTreeMap<Place, usize> = BTreeMap::new();
+    for place in stacks.iter().flat_map(|stack| &stack.places) {
+        *places.entry(*place).or_default() += 1;
+    }
+    // While they are read some go on to the next.
+    places.retain(|_, count| *count * 4 >= stacks.len() * 3);
+    let tasks = places.keys().filter(|(_, code)| code.is_none());
+    let found = tasks.filter_map(|(task, _)| {
+        let (origin, code) =
+            places.range(..(*task, None)).rev().find_map(|((place, code), _)| Some((*place, (*code)?)))?;
+        let code = i32::try_from(code.wrapping_sub(wakers).cast_signed()).ok()?;
+        Some(Blocking { task: *task, origin, code })
+    });
+    found.min_by_key(|found| found.task)
+}
+
 /// A client's future, and where in it what is; so that clients have an order.
 type Key = (u64, u8, u16, u8, u8, u8);
 
@@ -301,8 +396,8 @@ const MOST_TEXT: u64 = 1 << 20;
 /// Sockets that are looked at: some of those that call must be among them.
 const MOST_SOCKETS: usize = MOST_DESCRIPTORS;
 
-/// Two sockets whose readers agree: a server's connection and a client's.
-const LEAST_READERS: usize = 2;
+/// Sockets whose readers agree. A program may have one connection, and calls by other means.
+const LEAST_READERS: usize = 1;
 
 /// `align(128)` on x86-64, of both `ScheduledIo` and a task's `Cell`.
 const CACHE_LINES: u64 = 128;
@@ -316,7 +411,7 @@ const MOST_FUTURE: usize = 16 << 10;
 /// What sender and receiver share is mostly room for a response or an error, some 300 bytes; offsets are words in one byte.
 const MOST_SHARED: usize = 2048;
 
-/// `task::raw::Vtable`, the same since 1.24: poll, schedule, dealloc, `try_read_output`, `drop_join_handle_slow`, `drop_abort_handle`, shutdown.
+/// `task::raw::Vtable`, the same from 1.30 to 1.54: poll, schedule, dealloc, `try_read_output`, `drop_join_handle_slow`, `drop_abort_handle`, shutdown.
 const VTABLE_FUNCTIONS: usize = 7;
 const VTABLE_OFFSETS: usize = 3;
 const VTABLE_WORDS: usize = VTABLE_FUNCTIONS + VTABLE_OFFSETS;
@@ -326,6 +421,22 @@ const HEADER: u64 = 32;
 
 /// Tasks are some KiB.
 const MOST_TASK: u64 = 1 << 20;
+
+/// Of a thread's stack, this much is looked at below its block: the outermost frames, and in between the thread-local variables.
+const STACK: u64 = 16 << 10;
+
+/// glibc's block of a thread, some 2 KiB, is at the end of its mapping.
+const THREAD_BLOCK: u64 = 16 << 10;
+
+/// Threads that are looked at: tokio has up to 512 for blocking work, some of which work.
+const MOST_STACKS: usize = 64;
+
+/// Looks in a row at threads that work, until one of them does another work: they take milliseconds.
+const MOST_ROUNDS: u32 = 8;
+const BETWEEN_ROUNDS: Duration = Duration::from_millis(4);
+
+/// `Trailer`: links, a waker, and hooks, two words each.
+const TRAILER_WORDS: usize = 6;
 
 const WORD: u64 = 8;
 
@@ -353,7 +464,7 @@ mod tests {
 
     impl Program {
         fn new() -> Self {
-            let words = vec![0; 4096];
+            let words = vec![0; 8192];
             let start = (words.as_ptr() as usize).next_multiple_of(CACHE_LINES as usize) - words.as_ptr() as usize;
             let mut program = Self { words, start: start / 8, end: start / 8, wakers: 0, data: Vec::new() };
             program.wakers = program.constant(&[CODE.start, CODE.start + 9, CODE.start + 99, CODE.end - 1]);
@@ -444,7 +555,8 @@ mod tests {
         let (sockets, _, functions) = calling(&mut program);
         let client = Client { future: functions, boxed: 7, sender: 600, state: 6, sends: 2, receives: 4 };
         let clients = [client, Client::default()];
-        let expected = Tokio { wakers: program.wakers, reader: 48, id: 72, trailer: 56, clients };
+        let expected =
+            Tokio { wakers: program.wakers, reader: 48, id: 9, trailer: 7, blocking: Blocking::default(), clients };
         assert_eq!(program.look(&sockets), Ok(expected));
     }
 
@@ -508,15 +620,67 @@ mod tests {
         assert_eq!(program.look(&[]), none);
         let elsewhere = program.put(&[7; 24]);
         assert_eq!(program.look(&[elsewhere, 1 << 46]), none);
-        let few = Err(Unknown::NotYet("too few of its tasks wait for a connection"));
-        assert_eq!(program.look(&sockets[..1]), few);
         // As many have left a waker elsewhere: which of the two is the reader's is not known.
         for socket in &sockets {
             let (task, wakers) = (program.get(*socket, 56), program.wakers);
             program.set(*socket, 64, wakers);
             program.set(*socket, 72, task);
         }
+        let few = Err(Unknown::NotYet("too few of its tasks wait for a connection"));
         assert_eq!(program.look(&sockets), few);
+    }
+
+    #[test]
+    fn the_work_of_a_thread_is_on_its_stack_while_it_runs_and_is_waited_for() {
+        type Change = fn(&mut Program, u64, u64);
+        let cases: [(&str, bool, Change); 5] = [
+            ("as it is", true, |_, _, _| {}),
+            ("over", false, |program, work, _| program.set(work, 0, 0xda)),
+            ("waits for a thread", false, |program, work, _| program.set(work, 0, 0xd8)),
+            ("nobody waits", false, |program, work, _| program.set(work, 0, 0xc9)),
+            ("who waits is no task", false, |program, work, trailer| program.set(work, trailer + 24, work + 8)),
+        ];
+        for (case, is_work, change) in cases {
+            let mut program = Program::new();
+            let kind = program.kind(32);
+            let (waiting, work) = (program.task(kind, 20, &[0; 4]), program.task(kind, 21, &[0; 10]));
+            let wakers = program.wakers;
+            program.set(work, 0, 0xd9);
+            program.set(work, 80 + 16, wakers);
+            program.set(work, 80 + 24, waiting);
+            change(&mut program, work, 80);
+            let stack = program.put(&[0; STACK as usize / 8]);
+            let thread = stack + STACK;
+            program.set(thread - 4000, 0, work);
+            program.set(thread - 4200, 0, CODE.start + 5);
+            let memory = Memory::open(Path::new("/proc/self")).expect("this process runs");
+            let image = Image { memory: &memory, code: vec![(CODE.start, CODE.end)], data: program.data.clone() };
+            let found = image.work_of(thread, wakers);
+            let expected = vec![(4200, Some(CODE.start + 5)), (4000, None)];
+            assert_eq!(found, is_work.then_some(Stack { thread, work: 21, places: expected }), "{case}");
+        }
+    }
+
+    #[test]
+    fn works_agree_on_the_outermost_place_before_the_same_code() {
+        let wakers = 1 << 46;
+        let code = |at: u64| Some(wakers - 1000 + at);
+        let own = |more: Place| vec![(100, code(1)), (200, None), (250, None), (300, code(2)), (400, None), more];
+        let stack = |thread, work, places| Stack { thread, work, places };
+        let stacks = [
+            stack(8, 1, own((500, code(3)))),
+            stack(9, 2, own((500, code(4)))),
+            stack(8, 3, own((150, None))),
+            stack(8, 3, own((160, None))),
+        ];
+        let expected = Blocking { task: 200, origin: 100, code: -999 };
+        assert_eq!(agreed(&stacks, wakers), Some(expected));
+        assert_eq!(agreed(&stacks[..2], wakers), None, "each thread with one work");
+        assert_eq!(agreed(&stacks[2..], wakers), None, "twice the same work");
+        let two = |first, second| agreed(&[stack(8, 1, first), stack(8, 2, second)], wakers);
+        assert_eq!(two(vec![(100, code(2)), (200, None)], vec![(100, code(2)), (208, None)]), None, "of places");
+        assert_eq!(two(vec![(100, code(2)), (200, None)], vec![(100, code(3)), (200, None)]), None, "of code");
+        assert_eq!(two(vec![(100, Some(7)), (200, None)], vec![(100, Some(7)), (200, None)]), None, "too far");
     }
 
     #[test]

@@ -13,7 +13,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use spantap_common::identity::Batch;
+use spantap_common::identity::{self, Batch};
 
 use super::{
     act::{Act, What},
@@ -47,6 +47,8 @@ pub(super) struct Tasks {
     open: Table<SocketId, u32>,
     /// Until when nothing is said: a task was seen to answer two requests at once.
     silent_until: Timestamp,
+    /// tokio: the thread that was seen to do a blocking work. Law: as for `answers`.
+    works: Table<u64, u32>,
     /// That the goroutines which a request's goroutine starts to make a call are waited for.
     waited_for: Trust,
 }
@@ -131,6 +133,7 @@ impl Tasks {
             older: Table::default(),
             open: Table::default(),
             silent_until: Timestamp::default(),
+            works: Table::default(),
             waited_for: Trust::after(PROOFS, LinkMethod::Runtime),
         })
     }
@@ -194,6 +197,7 @@ impl Source for Tasks {
 impl Tasks {
     fn called(&mut self, call: ExchangeId, by: Task, is_first: bool, at: Timestamp, claims: &mut Claims) {
         let Who { mut task, kin, waits, .. } = self.who(by);
+        self.works(task, by, at, claims);
         // Nobody's task has written what was waiting for the connection: whoever connected did so to write it.
         if self.reading == Reading::Scheduled && is_first && task == 0 {
             task = by.identity[1];
@@ -206,6 +210,20 @@ impl Tasks {
             self.calls.pop_front();
         }
         self.calls.push_back(Call { call, at, task, kin, waits, ended: false, torn: false });
+    }
+
+    /// Blocking work is done by one thread from its beginning to its end: what two threads seem to do is not what they do.
+    fn works(&mut self, task: u64, by: Task, at: Timestamp, claims: &mut Claims) {
+        if self.reading != Reading::Tokio || task & identity::Tokio::WORK == 0 {
+            return;
+        }
+        if self.works.len() >= MOST_ANSWERS {
+            self.works.clear();
+        }
+        if *self.works.entry(task).or_insert(by.tid) != by.tid {
+            claims.fell();
+            self.silent_until = at.plus(SILENCE);
+        }
     }
 
     /// Whether `starter` has answered requests, none of which is open, and `task` is not one of those that answer.
@@ -495,6 +513,28 @@ mod tests {
         let play = with(play, [20, 0, 0]).answers('A', 1);
         let play = with(play, [21, 0, 0]).answers('B', 2);
         play.waits_ms(6_000).says("a<A(runtime) b<?");
+    }
+
+    #[test]
+    fn blocking_work_is_of_the_task_that_waits_for_it() {
+        let work = |id: u64, waiting: u64| [0, id | identity::Tokio::WORK, waiting];
+        let play = play(Runtime::Tokio).receives('A', 1).receives('B', 2);
+        let play = with(play, work(31, 21)).calls('b', 4);
+        let play = with(play, work(30, 20)).calls('a', 3).hears('a', 3);
+        let play = with(play, work(31, 21)).hears('b', 4);
+        let play = with(play, [20, 0, 0]).answers('A', 1);
+        let play = with(play, [21, 0, 0]).answers('B', 2);
+        play.says("a<A(runtime) b<B(runtime)");
+    }
+
+    #[test]
+    fn work_that_two_threads_seem_to_do_is_nobodys() {
+        let work = |id: u64, waiting: u64| [0, id | identity::Tokio::WORK, waiting];
+        let play = play(Runtime::Tokio).receives('A', 1).receives('B', 2);
+        let play = with(play, work(30, 20)).calls('a', 3).calls('b', 4).hears('b', 4).hears('a', 3);
+        let play = with(play, [20, 0, 0]).answers('A', 1);
+        let play = with(play, [21, 0, 0]).answers('B', 2);
+        play.waits_ms(6_000).says("a<? b<?");
     }
 
     #[test]
