@@ -9,13 +9,15 @@ mod cpython;
 mod finder;
 mod go;
 mod haproxy;
+mod jvm;
+mod keys;
 mod memory;
 mod node;
 
 use std::path::Path;
 
 use spantap_common::{
-    identity::{Arguments, Cpython, Go, Kind, Node, Scheduled},
+    identity::{Arguments, Cpython, Go, Jvm, Kind, Node, Scheduled},
     settings::ProcessSettings,
 };
 
@@ -35,8 +37,19 @@ pub enum Layout {
     Node(Node),
     /// Of a program with a scheduler of its own.
     Scheduled(Scheduled),
-    /// Nothing in the process's memory: the wakes of its threads are followed.
-    Wakes,
+    /// The wakes of its threads are followed; in the process's memory is which virtual thread each of them carries.
+    Wakes(Virtual),
+}
+
+/// What is known of a JVM's virtual threads.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Virtual {
+    /// Which one runs.
+    Known(Jvm),
+    /// Nothing so far, but it may be found later.
+    NotYet(&'static str),
+    /// Nothing, and nothing will be.
+    Never(&'static str),
 }
 
 impl Layout {
@@ -47,9 +60,15 @@ impl Layout {
             Self::Go(layout) => (Kind::Go, layout.to_arguments()),
             Self::Node(layout) => (Kind::Node, layout.to_arguments()),
             Self::Scheduled(layout) => (Kind::Scheduled, layout.to_arguments()),
-            Self::Wakes => (Kind::Wakes, Arguments::default()),
+            Self::Wakes(Virtual::Known(layout)) => (Kind::Wakes, layout.to_arguments()),
+            Self::Wakes(Virtual::NotYet(_) | Virtual::Never(_)) => (Kind::Wakes, Arguments::default()),
         };
         ProcessSettings { identity: kind as u32, identity_arguments, ..settings }
+    }
+
+    /// Whether a later look may find more.
+    fn may_grow(self) -> bool {
+        matches!(self, Self::Wakes(Virtual::NotYet(_)))
     }
 }
 
@@ -82,7 +101,7 @@ pub(crate) fn find(process: &Path, runtime: Runtime) -> Result<Layout, Unknown> 
         return Err(Unknown::Never("it is gone"));
     }
     if hands_over(runtime) {
-        return Ok(Layout::Wakes);
+        return Ok(Layout::Wakes(virtual_threads(process)));
     }
     let memory = Memory::open(process).ok_or(Unknown::NotYet("its memory cannot be read"))?;
     match runtime {
@@ -91,5 +110,18 @@ pub(crate) fn find(process: &Path, runtime: Runtime) -> Result<Layout, Unknown> 
         Runtime::Node => node::find(&memory).map(Layout::Node),
         Runtime::Haproxy => haproxy::find(process, &memory).map(Layout::Scheduled),
         _ => Err(Unknown::Never("nothing is known of its runtime")),
+    }
+}
+
+/// What is known of the virtual threads of a JVM.
+fn virtual_threads(process: &Path) -> Virtual {
+    if !cfg!(target_arch = "x86_64") {
+        return Virtual::Never("where threads of this architecture keep their own is not known");
+    }
+    let memory = Memory::open(process).ok_or(Unknown::NotYet("its memory cannot be read"));
+    match memory.and_then(|memory| jvm::find(process, &memory)) {
+        Ok(layout) => Virtual::Known(layout),
+        Err(Unknown::NotYet(why)) => Virtual::NotYet(why),
+        Err(Unknown::Never(why)) => Virtual::Never(why),
     }
 }

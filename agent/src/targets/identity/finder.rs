@@ -182,11 +182,13 @@ impl Looker {
     fn look(&mut self, Waiting { ask, pid, runtime, looks, .. }: Waiting) {
         self.looked = true;
         let found = find(&self.proc.join(pid.to_string()), runtime);
-        let is_told = self.answer(Answer { ask, pid, first: looks == 0, layout: found.as_ref().ok().copied() });
+        // What was told by the first look, and is as it was, is nothing new.
+        let layout = found.as_ref().ok().copied().filter(|layout| looks == 0 || !layout.may_grow());
+        let is_told = self.answer(Answer { ask, pid, first: looks == 0, layout });
         let again = match &found {
             Ok(layout) => {
                 debug!(pid, ?layout, "its tasks are known");
-                !is_told
+                !is_told || layout.may_grow()
             }
             Err(Unknown::NotYet(_)) => true,
             Err(Unknown::Never(_)) => false,

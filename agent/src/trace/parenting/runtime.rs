@@ -13,7 +13,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use spantap_common::identity::Batch;
+use spantap_common::identity::{Batch, Virtual};
 
 use super::{
     act::{Act, What},
@@ -58,6 +58,8 @@ enum Reading {
     Go,
     /// The address of the running task, and nothing of others.
     Scheduled,
+    /// The number of the virtual thread that runs, and nothing of threads of the system.
+    Virtual,
 }
 
 /// A request that is not answered yet.
@@ -117,6 +119,7 @@ impl Tasks {
             Runtime::Python => Reading::Cpython,
             Runtime::Go => Reading::Go,
             Runtime::Haproxy => Reading::Scheduled,
+            Runtime::Java => Reading::Virtual,
             _ => return None,
         };
         Some(Self {
@@ -136,6 +139,10 @@ impl Tasks {
         let [first, second, third] = by.identity;
         match (self.reading, first) {
             (Reading::Scheduled, task) => Who { task, ..Who::default() },
+            (Reading::Virtual, _) => match Virtual::from_word(third) {
+                Some(Virtual::Moved(task)) => Who { task, ..Who::default() },
+                Some(Virtual::Connected(_)) | None => Who::default(),
+            },
             (Reading::Cpython, task) => Who { task, kin: second, waits: third, generated: 0 },
             // In a connection's goroutine: of the one that waits.
             (Reading::Go, 0) => Who { task: second, kin: third, waits: 0, generated: 0 },
@@ -190,8 +197,12 @@ impl Tasks {
     fn called(&mut self, call: ExchangeId, by: Task, is_first: bool, at: Timestamp, claims: &mut Claims) {
         let Who { mut task, kin, waits, .. } = self.who(by);
         // Nobody's task has written what was waiting for the connection: whoever connected did so to write it.
-        if self.reading == Reading::Scheduled && is_first && task == 0 {
-            task = by.identity[1];
+        if is_first && task == 0 {
+            task = match (self.reading, Virtual::from_word(by.identity[2])) {
+                (Reading::Scheduled, _) => by.identity[1],
+                (Reading::Virtual, Some(Virtual::Connected(task))) => task,
+                _ => 0,
+            };
         }
         // A goroutine whose starter is between two requests was left behind by the first.
         if self.reading == Reading::Go && self.is_between(task, kin) {
@@ -275,7 +286,7 @@ impl Tasks {
                     claims.is(call.call, request, LinkMethod::Runtime);
                 }
                 Reading::Go if call.kin == who.task => self.started(&call, request, (generated, fresh), claims),
-                Reading::Cpython | Reading::Go | Reading::Scheduled => {}
+                Reading::Cpython | Reading::Go | Reading::Scheduled | Reading::Virtual => {}
             }
         }
     }
