@@ -38,10 +38,10 @@ fn carried(arguments: &Arguments) -> Option<u64> {
     if thread == 0 {
         return None;
     }
-    let number = at(thread, layout.number)?;
-    let is_mounted = match layout.mounted {
-        Mounted::Entered(offset) => at(thread, offset)? != 0,
-        Mounted::Differs(offset) => at(thread, offset)? != number,
+    let plain = match layout.mounted {
+        Mounted::Entered(offset) if at(thread, offset)? == 0 => return None,
+        Mounted::Entered(_) => 0,
+        Mounted::Differs(offset) => at(thread, offset)?,
     };
-    if is_mounted { Some(number) } else { None }
+    at(thread, layout.number).filter(|number| *number != plain)
 }

@@ -245,7 +245,20 @@ pub(crate) const MODELS: &[Model] = &[
         peers: &[],
         parts: &[Part::Jars, Part::Java { source: "TomcatService.java" }],
         command: |site| {
-            let mut java = site.java("java", "TomcatService", &[]);
+            let mut java = site.java("java", "TomcatService", &["pool"]);
+            java.arg(site.folder);
+            Ok(java)
+        },
+    },
+    Model {
+        name: "java-tomcat-virtual",
+        shapes: &[One, Sequence, Fresh],
+        quick: None,
+        target: Some(99.0),
+        peers: &[],
+        parts: &[Part::Jars, Part::Java { source: "TomcatService.java" }, Part::Jdk { least: 21 }],
+        command: |site| {
+            let mut java = site.java(java(21)?, "TomcatService", &["virtual"]);
             java.arg(site.folder);
             Ok(java)
         },
