@@ -17,6 +17,7 @@ mod instructions;
 mod load;
 mod nginx;
 mod overhead;
+mod peers;
 mod process;
 mod scale;
 mod service;
@@ -39,6 +40,7 @@ use crate::{
 
 use conditions::Conditions;
 use figure::Report;
+pub(crate) use peers::Arguments as Peers;
 
 /// A part of the bench.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -57,9 +59,11 @@ pub(crate) enum Part {
     Startup,
     /// The same service in four languages, bare, traced, and with its language's own instrumentation
     Alternatives,
+    /// spantap beside other kernel-side agents that you have, on one kernel, which may be a guest's
+    Peers,
     /// Not a figure but a picture: `docs/flame.svg`, where the agent's time goes, by `perf`
     Flame,
-    /// Everything but the picture
+    /// Everything but the peers and the picture
     All,
 }
 
@@ -88,19 +92,32 @@ impl Effort {
 }
 
 /// The command `bench`.
-pub(crate) fn bench(part: Part, effort: Effort, json: Option<&Path>) -> Result<()> {
-    ensure(&[Purpose::Build, Purpose::Lint, Purpose::Bench])?;
+pub(crate) fn bench(part: Part, effort: Effort, peers: Peers, json: Option<&Path>) -> Result<()> {
+    if part != Part::Peers && !peers.is_empty() {
+        bail!("`--peer`, `--env`, `--kernel` and `--agent` belong to `bench peers`");
+    }
     if !is_root() {
         bail!("the bench loads probes, which takes root: `sudo -E cargo xtask bench`");
     }
-    let bench = Bench { agent: build::build(Profile::Release)?, effort };
+    ensure(&[Purpose::Bench])?;
+    let agent = match &peers.agent {
+        Some(agent) => agent.clone(),
+        None => {
+            ensure(&[Purpose::Build, Purpose::Lint])?;
+            build::build(Profile::Release)?
+        }
+    };
+    if let Some(kernel) = &peers.kernel {
+        return peers::measure_in_guest(kernel, &agent, &peers, effort, json);
+    }
+    let bench = Bench { agent, effort, peers };
     load::allow_many_connections()?;
     let conditions = Conditions::now()?;
     println!("{conditions}");
 
     let mut report = Report::default();
     type Measure = fn(&Bench, &mut Report) -> Result<()>;
-    let parts: [(Part, Measure); 8] = [
+    let parts: [(Part, Measure); 9] = [
         (Part::Overhead, overhead::measure),
         (Part::Agent, footprint::measure),
         (Part::Instructions, instructions::measure),
@@ -108,11 +125,12 @@ pub(crate) fn bench(part: Part, effort: Effort, json: Option<&Path>) -> Result<(
         (Part::Scale, scale::measure),
         (Part::Startup, startup::measure),
         (Part::Alternatives, alternatives::measure),
+        (Part::Peers, peers::measure),
         (Part::Flame, flame::draw),
     ];
     let mut failed = Vec::new();
     for (name, measure) in parts {
-        if part == name || part == Part::All && name != Part::Flame {
+        if part == name || part == Part::All && !matches!(name, Part::Peers | Part::Flame) {
             println!("\n{name:?}");
             // The others' figures are worth their minutes all the same.
             if let Err(error) = measure(&bench, &mut report) {
@@ -147,6 +165,7 @@ struct Bench {
     /// The released agent.
     agent: PathBuf,
     effort: Effort,
+    peers: Peers,
 }
 
 /// Measures `subject` without and with the agent, by turns in this order and in the other: what drifts in one direction

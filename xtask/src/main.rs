@@ -14,6 +14,7 @@ mod bytecode;
 mod check;
 mod command;
 mod ebpf;
+mod guest;
 mod helpers;
 mod initramfs;
 mod kernels;
@@ -90,6 +91,8 @@ enum Command {
         /// Fewer and shorter rounds
         #[arg(long)]
         quick: bool,
+        #[command(flatten)]
+        peers: bench::Peers,
     },
     /// Formatting, clippy on the host and on the BPF target, tidy, instructions of an exchange
     Check,
@@ -159,7 +162,9 @@ fn main() -> ExitCode {
         }
         Command::Accuracy { of: Accuracy::Parents(arguments) } => accuracy::parents(&arguments),
         Command::Accuracy { of: Accuracy::Assigned(arguments) } => accuracy::assigned(&arguments),
-        Command::Bench { part, json, quick } => bench::bench(part, bench::Effort::new(quick), json.as_deref()),
+        Command::Bench { part, json, quick, peers } => {
+            bench::bench(part, bench::Effort::new(quick), peers, json.as_deref())
+        }
         Command::Check => check::check(),
         Command::Tidy => check::tidy(),
         Command::Ebpf { dump } => ebpf::command(dump),

@@ -6,22 +6,20 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::mpsc,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    command::{announce, cargo, find, is_root, root, run},
+    command::{announce, cargo, is_root, root, run},
     ebpf,
-    initramfs::Initramfs,
+    guest::{self, Guest, LENT_MEMORY, Machine},
     kernels::{Image, Kernel, images, named},
     setup::{Purpose, ensure},
-    share::{self, Share},
+    share::Share,
 };
 
 /// Between two signs of life of a guest. Where nothing else runs, the slowest takes a minute; an emulated one on a busy
@@ -277,22 +275,11 @@ fn executable(messages: &[u8], name: &str) -> Option<PathBuf> {
 
 fn pack(programs: &Programs, image: &Image, extent: &Extent) -> Result<Vec<u8>> {
     let content = |file: &Path| fs::read(file).with_context(|| format!("read {}", file.display()));
-    let tool = |name: &str| content(&find(name).with_context(|| format!("{name} has gone"))?);
-    let mut archive = Initramfs::default();
-    for folder in ["bin", "dev", "proc", "sys", "tmp"] {
-        archive.folder(folder);
-    }
-    // Init's standard streams are open before devtmpfs is mounted.
-    archive.device("dev/console", 5, 1);
-    archive.executable("bin/busybox", &tool("busybox")?);
-    archive.executable("bin/bash", &tool("bash-static")?);
+    let mut archive = guest::files()?;
+    archive.executable("bin/bash", &guest::tool("bash-static")?);
     archive.executable("bin/spantap", &content(&programs.agent)?);
     if extent.is_catalogue() {
-        archive.folder("host");
-        archive.folder("modules");
-        for (name, module) in share::modules(&image.modules)? {
-            archive.executable(&format!("modules/{name}"), &module);
-        }
+        guest::lend(&mut archive, image)?;
     } else {
         archive.executable("bin/tests", &content(&programs.tests)?);
     }
@@ -301,68 +288,27 @@ fn pack(programs: &Programs, image: &Image, extent: &Extent) -> Result<Vec<u8>> 
 }
 
 fn boot(image: &Image, tiers: &[&str], extent: &Extent, programs: &Programs, initramfs: &Path) -> Result<Report> {
-    // The kernel hands parameters that it does not know to init, as environment.
     let (tiers, tests) = (tiers.join(","), extent.tests());
-    let mut parameters = format!("console=ttyS0 quiet panic=1 rdinit=/init tiers={tiers} tests={tests}");
-    let mut command = Command::new("qemu-system-x86_64");
-    // Ended with this function: nobody else asks for files.
-    let mut share = None;
-    let memory = if extent.is_catalogue() {
-        let files = share.insert(Share::start(&folder())?);
-        parameters += &format!(" catalogue={}", programs.tests.display());
+    let mut told = format!("tiers={tiers} tests={tests}");
+    let (memory, share) = if extent.is_catalogue() {
+        told += &format!(" catalogue={}", programs.tests.display());
         if let Some(privileges) = &programs.privileges {
-            parameters += &format!(" privileges={}", privileges.display());
+            told += &format!(" privileges={}", privileges.display());
         }
-        command.args(files.arguments(LENT_MEMORY));
-        LENT_MEMORY
+        (LENT_MEMORY, Some(Share::start(&folder())?))
     } else {
-        MEMORY
+        (MEMORY, None)
     };
-    command
-        // TCG works everywhere, in CI too. One thread for both processors: with one for each, QEMU 7.2 was seen to run into a
-        // jump that the other processor was writing, and to return from a cmpxchg16b with half a pointer in the flags.
-        .args(["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2", "-m", &memory.to_string()])
-        .args(["-nographic", "-no-reboot", "-nic", "none"])
-        .args(["-append", &parameters])
-        .arg("-kernel")
-        .arg(&image.file)
-        .arg("-initrd")
-        .arg(initramfs);
-    announce(&command);
-    let mut guest = Guest(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start QEMU")?);
-    let console = guest.0.stdout.take().context("QEMU has no console")?;
-
-    let (lines, received) = mpsc::channel();
-    // Ends with the guest, whose console it reads.
-    std::thread::spawn(move || {
-        for line in BufReader::new(console).split(b'\n').map_while(Result::ok) {
-            if lines.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
-                break;
-            }
-        }
-    });
+    let guest = Guest::boot(Machine { image, initramfs, told: &told, memory, share })?;
     let mut report = Report::new();
     let mut deadline = Instant::now() + PATIENCE;
     // Ends with the guest, or when it says nothing that counts for too long.
-    while let Ok(line) = received.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        // The firmware clears the screen; ours stays as it is.
-        println!("  | {}", line.replace(char::is_control, ""));
+    while let Some(line) = guest.line(deadline) {
         if report.line(&line) {
             deadline = Instant::now() + PATIENCE;
         }
     }
     Ok(report)
-}
-
-/// A running guest, ended whatever happens to us.
-struct Guest(Child);
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        // It may have powered itself off already; then there is nothing to end, which is what we want.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -379,9 +325,6 @@ const PRIVILEGES: &str = "kernel_privileges";
 /// Mebibytes of a guest: the unpacked programs, and the probes' maps.
 const MEMORY: u32 = 1024;
 
-/// Of one that runs this machine's interpreters.
-const LENT_MEMORY: u32 = 3072;
-
 /// Packages that are optimised for the guest.
 const OPTIMISED: &[&str] = &["aya", "aya-obj", "object", "spantap"];
 
@@ -394,23 +337,12 @@ const CASE: &str = "CASE ";
 /// The guest's only process besides the tests. A mount may fail on an old kernel: the doctor then says what is missing.
 const INIT: &str = "\
 #!/bin/busybox sh
-/bin/busybox --install -s /bin
-export PATH=/bin
-mount -t proc proc /proc
-mount -t sysfs sys /sys
-mount -t devtmpfs dev /dev
-mount -t tracefs tracefs /sys/kernel/tracing
-mount -t bpf bpf /sys/fs/bpf
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-ip link set lo up
+. /prepare
 spantap doctor --color never
 echo \"RESULT doctor $?\"
 if [ -n \"$catalogue\" ]; then
-    for module in /modules/*; do insmod $module; done
-    mount -t virtiofs -o ro host /host
-    for folder in dev proc sys; do mount --rbind /$folder /host/$folder; done
-    mkdir -p /dev/shm
-    for folder in tmp run dev/shm; do mount -t tmpfs tmpfs /host/$folder; done
+    . /lend
+    mount -t tmpfs tmpfs /host/tmp
     export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/go/bin
     if [ -n \"$privileges\" ]; then
         chroot /host $privileges --test-threads 1

@@ -42,16 +42,18 @@ pub(super) fn play(exchanges: u32, mut take: impl FnMut(&Input<'_>, WallOffset))
         }
         // Positions of this exchange: all before it on this connection were as long.
         let begun = begin(connection);
+        let request = request(exchange);
         let (asked, answered) =
-            (begun.wrapping_add(turn * length(REQUEST)), begun.wrapping_add(turn * length(RESPONSE)));
-        for (end, bytes, position, opposite) in [
-            (ends[0], REQUEST, asked, answered),
-            (ends[1], REQUEST, asked, answered),
-            (ends[1], RESPONSE, answered, asked.wrapping_add(length(REQUEST))),
-            (ends[0], RESPONSE, answered, asked.wrapping_add(length(REQUEST))),
+            (begun.wrapping_add(turn * length(&request)), begun.wrapping_add(turn * length(RESPONSE)));
+        let after = asked.wrapping_add(length(&request));
+        for (end, direction, bytes, position, opposite) in [
+            (ends[0], Direction::Write, &*request, asked, answered),
+            (ends[1], Direction::Read, &request, asked, answered),
+            (ends[1], Direction::Write, RESPONSE, answered, after),
+            (ends[0], Direction::Read, RESPONSE, answered, after),
         ] {
             now += STEP_NS;
-            take(&Input::Record(&end.moved(now, bytes, position, opposite)), WALL);
+            take(&Input::Record(&end.moved(now, direction, bytes, position, opposite)), WALL);
         }
         if now - ticked >= TICK_NS {
             ticked = now;
@@ -123,12 +125,7 @@ impl End {
         })
     }
 
-    fn moved(&self, now: u64, bytes: &[u8], position: u32, opposite: u32) -> Vec<u8> {
-        let direction = match (bytes == REQUEST, self.requests) {
-            (true, direction) => direction,
-            (false, Direction::Read) => Direction::Write,
-            (false, Direction::Write) => Direction::Read,
-        };
+    fn moved(&self, now: u64, direction: Direction, bytes: &[u8], position: u32, opposite: u32) -> Vec<u8> {
         wire::data(&Data {
             moment: self.moment(now),
             socket: self.socket,
@@ -162,9 +159,15 @@ fn length(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).expect("a short message")
 }
 
-/// The request of a service's client library, without a trace context: the longer way through the stages.
-const REQUEST: &[u8] = b"GET /users/42?page=3 HTTP/1.1\r\nHost: shop.example:8080\r\nUser-Agent: bench/1.0\r\n\
-    Accept: */*\r\nX-Request-Id: 4d5e9d0c-7a33-4d36-9f2a-1b1a5b1f7c11\r\n\r\n";
+/// The request of a service's client library, without a trace context: the longer way through the stages. No two are alike,
+/// and all are of one length.
+fn request(exchange: u32) -> Vec<u8> {
+    format!(
+        "GET /users/{exchange:06}?page=3 HTTP/1.1\r\nHost: shop.example:8080\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n\
+         X-Request-Id: 4d5e9d0c-7a33-4d36-9f2a-1b1a{exchange:08x}\r\n\r\n"
+    )
+    .into_bytes()
+}
 
 /// Its answer, as nginx writes it.
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Sat, 21 Nov 2026 03:00:00 GMT\r\n\

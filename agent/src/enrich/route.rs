@@ -10,6 +10,7 @@ mod segment;
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
+use memchr::memchr_iter;
 use opentelemetry_semantic_conventions::attribute::{
     HTTP_REQUEST_METHOD, HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE, URL_PATH,
 };
@@ -312,17 +313,17 @@ impl Leaf {
 
 /// The segments of `path`, which begins with a slash: each judged, and no more than [`MOST_SEGMENTS`].
 fn segments(path: &str) -> SmallVec<[Segment<'_>; MOST_SEGMENTS + 1]> {
-    // Each slash begins one.
-    let count = memchr::memchr_iter(b'/', path.as_bytes()).count();
-    let mut before = "";
+    let mut slashes = memchr_iter(b'/', path.as_bytes()).skip(1);
+    let (mut before, mut begin) = ("", 1);
     let mut segments = SmallVec::new();
-    for (index, segment) in path[1..].split('/').take(MOST_SEGMENTS).enumerate() {
-        segments.push(judge(segment, Place { index, before, last: index + 1 == count }));
-        before = segment;
+    for index in 0..MOST_SEGMENTS {
+        let end = slashes.next();
+        let segment = &path[begin..end.unwrap_or(path.len())];
+        segments.push(judge(segment, Place { index, before, last: end.is_none() }));
+        let Some(end) = end else { return segments };
+        (before, begin) = (segment, end + 1);
     }
-    if count > MOST_SEGMENTS {
-        segments.push(Segment::Value(REST));
-    }
+    segments.push(Segment::Value(REST));
     segments
 }
 

@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the parsers of all connections share.
 //!
-//! In: what an operator wants told and hidden, and texts that many connections say again and again. Out: the former, and
-//! one copy of each of the latter. It holds nothing of any one connection.
+//! In: what an operator wants told and hidden, and what many connections say again and again. Out: the former, and
+//! one copy of the latter. It holds nothing of any one connection.
 
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::disclosure::Disclosure;
+use super::{disclosure::Disclosure, http1};
 
 /// See above.
 #[derive(Debug, Default)]
 pub struct Common {
     /// What is told and hidden.
     pub disclosure: Disclosure,
+    /// Heads of HTTP/1 that were taken apart a moment ago.
+    pub heads: http1::Seen,
     /// Law: at most [`MOST_TEXTS`], of [`LONGEST_TEXT`] bytes each. The lock is taken when a connection says something that
     /// it did not say before, by the one thread that parses: nobody waits for it.
     texts: Mutex<HashSet<Arc<str>>>,
@@ -24,7 +26,7 @@ pub struct Common {
 impl Common {
     /// What parsers share that tell and hide what `disclosure` says.
     pub fn new(disclosure: Disclosure) -> Self {
-        Self { disclosure, texts: Mutex::default() }
+        Self { disclosure, ..Self::default() }
     }
 
     /// `text`: the copy that others have, where there is one.

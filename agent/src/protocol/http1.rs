@@ -46,6 +46,7 @@ mod body;
 mod head;
 mod propagation;
 mod redact;
+mod seen;
 mod uri;
 
 use std::{collections::VecDeque, hash::BuildHasher, mem, sync::Arc, time::Duration};
@@ -53,11 +54,13 @@ use std::{collections::VecDeque, hash::BuildHasher, mem, sync::Arc, time::Durati
 use foldhash::fast::FixedState;
 use spantap_common::{endpoint::Endpoint, loss::Reason};
 
+pub use self::seen::Seen;
 use self::{
     attributes::{BodySizes, Called},
     body::{Advance, Body, Chunks, Framing},
     head::{
-        Collected, Head, HeadError, Look, blank_lines, looks_like_request, looks_like_response, method_of, status_of,
+        Collected, Head, HeadError, Look, RequestHead, ResponseHead, blank_lines, looks_like_request,
+        looks_like_response, method_of, status_of,
     },
 };
 use super::{Cause, Key, Link, Message, Parser, Progress, Request, Response, Side, common::Common};
@@ -462,7 +465,10 @@ impl Http1 {
     /// A request's head is complete.
     fn request(&mut self, text: &[u8], first: Moment, position: u32, out: &mut Vec<Message>) -> Result<(), GiveUp> {
         let connection = &mut self.connection;
-        let read = head::request(text, |head| {
+        let common = Arc::clone(&connection.common);
+        let told = !common.disclosure.of_request(connection.role).is_empty();
+        let digest = FixedState::default().hash_one(text);
+        let read = |head: &mut RequestHead<'_>| {
             let attributes = attributes::of_request(head, connection);
             let named = match Called::of(head, connection) {
                 Called::Conventional(method) => Ok(method),
@@ -471,7 +477,8 @@ impl Http1 {
             };
             let said = (head.context.take(), mem::take(&mut head.passed));
             (head.method, named, Framing::of_request(head), said, attributes)
-        });
+        };
+        let read = if told { head::request(text, read) } else { common.heads.request(text, digest, read) };
         let (method, named, framing, (context, passed), attributes) = match read {
             Ok(read) => read,
             Err(HeadError::TooManyFields) => {
@@ -506,7 +513,6 @@ impl Http1 {
         let body = (framing == Framing::None).then_some(0);
         self.waiting.push_back(Waiting { method: Some(method), reported: true, first, body });
         let name = named.map_or_else(|chosen| chosen, |method| self.name_of(method));
-        let digest = FixedState::default().hash_one(text);
         let request = Request { key: Key::InOrder, name, first, position, digest, context, passed, attributes };
         out.push(Message::Request(request));
         if doubtful {
@@ -713,10 +719,16 @@ impl Http1 {
         let method = self.waiting.front().and_then(|request| request.method);
         let attributes::Connection { role, common, .. } = &self.connection;
         let disclosure = &common.disclosure;
-        let read = head::response(text, |head| {
-            let captured = attributes::captured(disclosure.of_response(*role), head.headers, disclosure);
+        let told = disclosure.of_response(*role);
+        let read = |head: &ResponseHead<'_>| {
+            let captured = attributes::captured(told, head.headers, disclosure);
             (head.status, Framing::of_response(head, method), captured)
-        });
+        };
+        let read = if told.is_empty() {
+            common.heads.response(text, FixedState::default().hash_one(text), read)
+        } else {
+            head::response(text, read)
+        };
         let (status, framing, captured) = match read {
             Ok(read) => read,
             Err(HeadError::TooManyFields) => return self.response_lost(Reason::OverBudget, status_of(text), out),

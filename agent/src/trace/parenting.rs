@@ -535,7 +535,7 @@ impl Call {
 /// How long acts are kept so that an earlier one can overtake. Records stand in the ring in the order in which room was taken
 /// for them, a moment after each was dated; between the two an interrupt or the host of a virtual machine may hold a probe up.
 /// Longer costs: what waits leaves the processor's caches (2026-11: with 120 ms an exchange took the agent a third more).
-const SKEW: Duration = Duration::from_millis(20);
+const SKEW: Duration = Duration::from_millis(10);
 
 /// How long a call waits, after its end, for the evidence that comes with the answer to its request.
 const EVIDENCE_WAIT: Duration = Duration::from_secs(5);

@@ -40,6 +40,16 @@ impl Report {
         self.0.iter().find(|figure| figure.name == name)?.carried()
     }
 
+    /// The figure `name` for a table, with so many digits: its median, or the quartiles around one that is withheld.
+    pub(super) fn shown(&self, name: &str, digits: usize) -> String {
+        let Some(figure) = self.0.iter().find(|figure| figure.name == name) else { return String::new() };
+        let quartile = |q| quantile(&figure.samples, q);
+        match figure.carried() {
+            Some(median) => format!("{median:.digits$}"),
+            None => format!("{:.digits$} … {:.digits$}", quartile(0.25), quartile(0.75)),
+        }
+    }
+
     /// Everything a later comparison needs; a withheld figure is `null` beside its spread.
     pub(super) fn json(&self, conditions: &Conditions) -> Value {
         let medians: Map<_, _> = self.0.iter().map(|figure| (figure.name.clone(), json!(figure.carried()))).collect();

@@ -24,6 +24,8 @@ pub(super) struct Saturation {
     pub(super) requests: f64,
     /// The same by the second.
     pub(super) rate: f64,
+    /// Half of the requests took at most so many microseconds.
+    pub(super) p50_us: f64,
     /// 99 of 100 requests took at most so many microseconds.
     pub(super) p99_us: f64,
 }
@@ -81,6 +83,21 @@ impl Paced {
         Ok(sent)
     }
 
+    /// `rate` requests a second, one after the other, as many as `duration` has room for, however long they take; returns
+    /// how many microseconds after it was due each was answered. A server that stands still delays those that are due
+    /// meanwhile, and all of them are counted.
+    pub(super) fn pace(&mut self, rate: f64, duration: Duration) -> Result<Vec<f64>> {
+        let started = Instant::now();
+        let requests = (rate * duration.as_secs_f64()) as u32;
+        let answered = (0..requests).map(|request| {
+            let due = started + Duration::from_secs_f64(f64::from(request) / rate);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            self.burst(1)?;
+            Ok(due.elapsed().as_secs_f64() * 1e6)
+        });
+        answered.collect()
+    }
+
     /// Sends one request on each of the next `count` connections, then reads the answers.
     pub(super) fn burst(&mut self, count: usize) -> Result<()> {
         let all = self.connections.len();
@@ -127,7 +144,7 @@ fn read_answer(stream: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Reads the lines `Requests/sec: 1234.5`, `99%  1.23ms` and `2400 requests in 2.00s`; None where they are missing or
+/// Reads the lines `Requests/sec: 1234.5`, `50%  110us`, `99%  1.23ms` and `2400 requests in 2.00s`; None where they are missing or
 /// requests failed.
 fn read(text: &str) -> Option<Saturation> {
     if text.contains("Socket errors") || text.contains("Non-2xx") {
@@ -138,6 +155,7 @@ fn read(text: &str) -> Option<Saturation> {
     Some(Saturation {
         requests: requests.parse().ok()?,
         rate: after("Requests/sec:")?.parse().ok()?,
+        p50_us: microseconds(after("50%")?)?,
         p99_us: microseconds(after("99%")?)?,
     })
 }
@@ -175,7 +193,7 @@ mod tests {
     fn wrks_summary_is_read() {
         let text = "  Latency Distribution\n     50%  110.00us\n     99%    1.36ms\n  187000 requests in 2.00s, 9MB read\n\
                     Requests/sec:  93217.45\n";
-        assert_eq!(read(text), Some(Saturation { requests: 187_000.0, rate: 93217.45, p99_us: 1360.0 }));
+        assert_eq!(read(text), Some(Saturation { requests: 187_000.0, rate: 93217.45, p50_us: 110.0, p99_us: 1360.0 }));
     }
 
     #[test]
@@ -183,6 +201,25 @@ mod tests {
         let text = "     99%    1.36ms\n  Socket errors: connect 0, read 3, write 0, timeout 0\nRequests/sec:  93.0\n";
         assert_eq!(read(text), None);
         assert_eq!(read(""), None);
+    }
+
+    #[test]
+    fn a_paced_load_counts_the_time_that_its_requests_were_kept_waiting() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let answers = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            while stream.read(&mut request).unwrap() > 0 {
+                thread::sleep(Duration::from_millis(2));
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+            }
+        });
+        // Due every millisecond, answered every two: the last of ten has waited for nine.
+        let taken = Paced::connect(&[address], 1).unwrap().pace(1000.0, Duration::from_millis(10)).unwrap();
+        answers.join().unwrap();
+        assert_eq!(taken.len(), 10);
+        assert!(taken[0] >= 2_000.0 && taken[9] >= 11_000.0, "{taken:?}");
     }
 
     #[test]

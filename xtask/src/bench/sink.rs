@@ -26,6 +26,7 @@ pub(super) struct Sink {
 #[derive(Default)]
 struct Counts {
     spans: AtomicU64,
+    servers: AtomicU64,
     bytes: AtomicU64,
     first: OnceLock<Instant>,
 }
@@ -57,6 +58,11 @@ impl Sink {
         self.counts.spans.load(Relaxed)
     }
 
+    /// Spans of kind SERVER so far: requests served, however many spans of other kinds an agent makes of one.
+    pub(super) fn servers(&self) -> u64 {
+        self.counts.servers.load(Relaxed)
+    }
+
     /// Bytes of bodies so far.
     pub(super) fn bytes(&self) -> u64 {
         self.counts.bytes.load(Relaxed)
@@ -79,10 +85,12 @@ fn serve(stream: &TcpStream, counts: &Counts) -> Option<()> {
             // Node's exporter does not say how long it is.
             Framing::Chunked => while append_chunk(&mut reader, &mut body)? == More::Yes {},
         }
-        let spans = spans(&body);
+        let (all, servers) =
+            spans(&body).fold((0, 0), |(all, servers), span| (all + 1, servers + u64::from(is_server(span))));
         counts.bytes.fetch_add(body.len() as u64, Relaxed);
-        counts.spans.fetch_add(spans, Relaxed);
-        if spans > 0 {
+        counts.spans.fetch_add(all, Relaxed);
+        counts.servers.fetch_add(servers, Relaxed);
+        if all > 0 {
             counts.first.get_or_init(Instant::now);
         }
         writer
@@ -146,31 +154,53 @@ fn append(reader: &mut impl BufRead, length: usize, body: &mut Vec<u8>) -> Optio
 }
 
 /// Spans in an `ExportTraceServiceRequest`: `resource_spans` (1), `scope_spans` (2), `spans` (2).
-fn spans(request: &[u8]) -> u64 {
-    let resources = fields(request, 1);
-    let scopes = resources.flat_map(|resource| fields(resource, 2));
-    scopes.map(|scope| fields(scope, 2).count() as u64).sum()
+fn spans(request: &[u8]) -> impl Iterator<Item = &[u8]> {
+    messages(request, 1).flat_map(|resource| messages(resource, 2)).flat_map(|scope| messages(scope, 2))
 }
 
-/// The length-delimited fields with this number; a malformed message ends early.
-fn fields(mut message: &[u8], wanted: u64) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        loop {
-            let tag = varint(&mut message)?;
-            let skipped = match tag & 7 {
-                0 => varint(&mut message).map(|_| 0)?,
-                1 => 8,
-                2 => usize::try_from(varint(&mut message)?).ok()?,
-                5 => 4,
-                _ => return None,
-            };
-            let (field, rest) = message.split_at_checked(skipped)?;
-            message = rest;
-            if tag >> 3 == wanted && tag & 7 == 2 {
-                return Some(field);
-            }
-        }
+/// Whether the field `kind` (6) of a `Span` is `SPAN_KIND_SERVER` (2).
+fn is_server(span: &[u8]) -> bool {
+    fields(span).any(|(number, field)| matches!(field, Field::Number(2)) && number == 6)
+}
+
+/// The messages in the fields with this number.
+fn messages(message: &[u8], wanted: u64) -> impl Iterator<Item = &[u8]> {
+    fields(message).filter_map(move |(number, field)| match field {
+        Field::Bytes(content) if number == wanted => Some(content),
+        Field::Bytes(_) | Field::Number(_) | Field::Fixed => None,
     })
+}
+
+/// What a field of a message holds, as far as it matters here.
+enum Field<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+    /// Four or eight bytes.
+    Fixed,
+}
+
+/// The fields of a message with their numbers; a malformed one ends early.
+fn fields(mut message: &[u8]) -> impl Iterator<Item = (u64, Field<'_>)> {
+    std::iter::from_fn(move || {
+        let tag = varint(&mut message)?;
+        let field = match tag & 7 {
+            0 => Field::Number(varint(&mut message)?),
+            1 => bytes(&mut message, 8).map(|_| Field::Fixed)?,
+            2 => {
+                let length = usize::try_from(varint(&mut message)?).ok()?;
+                Field::Bytes(bytes(&mut message, length)?)
+            }
+            5 => bytes(&mut message, 4).map(|_| Field::Fixed)?,
+            _ => return None,
+        };
+        Some((tag >> 3, field))
+    })
+}
+
+fn bytes<'a>(message: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (bytes, rest) = message.split_at_checked(length)?;
+    *message = rest;
+    Some(bytes)
 }
 
 fn varint(message: &mut &[u8]) -> Option<u64> {
@@ -206,15 +236,25 @@ mod tests {
         let span = field(2, b"a span");
         let scope = field(2, &[field(1, b"a name"), span.clone(), span].concat());
         let resource = field(1, &[field(1, b"attributes"), scope.clone(), scope].concat());
-        assert_eq!(spans(&[resource.clone(), resource].concat()), 8);
+        assert_eq!(spans(&[resource.clone(), resource].concat()).count(), 8);
+    }
+
+    #[test]
+    fn a_request_served_is_told_from_other_spans_by_its_kind() {
+        // After a field of eight bytes, and beside a name that holds the same bytes.
+        let start = [7 << 3 | 1, 0, 0, 0, 0, 0, 0, 0, 0];
+        let (server, client) = ([6 << 3, 2], [6 << 3, 3]);
+        assert!(is_server(&[&start[..], &server].concat()));
+        assert!(!is_server(&[&field(5, &server)[..], &client].concat()));
+        assert!(!is_server(b""));
     }
 
     #[test]
     fn a_malformed_request_has_the_spans_before_the_fault() {
         let whole = field(1, &field(2, &field(2, b"a span")));
-        assert_eq!(spans(&whole), 1);
-        assert_eq!(spans(&whole[..whole.len() - 1]), 0);
-        assert_eq!(spans(&[0xff; 11]), 0);
+        assert_eq!(spans(&whole).count(), 1);
+        assert_eq!(spans(&whole[..whole.len() - 1]).count(), 0);
+        assert_eq!(spans(&[0xff; 11]).count(), 0);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
+use memchr::memchr;
+
 /// What a segment is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Segment<'a> {
@@ -32,7 +34,7 @@ pub(super) struct Place<'a> {
 /// Judges `raw`, a segment as it was sent.
 pub(super) fn judge<'a>(raw: &'a str, place: Place<'_>) -> Segment<'a> {
     // Parameters of a segment (`;jsessionid=…`) are values whatever they look like.
-    let name = raw.split(';').next().unwrap_or_default();
+    let name = memchr(b';', raw.as_bytes()).map_or(raw, |end| &raw[..end]);
     let decoded = decoded(name);
     match kind(&decoded, place) {
         Some(placeholder) => Segment::Value(placeholder),
@@ -51,6 +53,10 @@ fn kind(text: &str, place: Place<'_>) -> Option<&'static str> {
     let is_digit = |c: char| c.is_ascii_digit();
     if text.is_empty() || is_version(text) && place.index <= 2 {
         return None;
+    }
+    // Most names: everything below but the last asks for other characters, or for longer texts.
+    if text.len() < SHORTEST_HASH && text.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        return (!is_pronounceable(text)).then_some("{id}");
     }
     if is_date(text) {
         // `/2015-03-31/functions`, `/api/2024-01-01/users`: dates as versions.
@@ -142,7 +148,7 @@ fn is_email(text: &str) -> bool {
 
 /// 16 hexadecimal digits or more, a digit among them: `deadbeefdeadbeef` alone may be a word of somebody's.
 fn is_hash(text: &str) -> bool {
-    text.len() >= 16
+    text.len() >= SHORTEST_HASH
         && text.bytes().all(|byte| byte.is_ascii_hexdigit())
         && (text.bytes().any(|byte| byte.is_ascii_digit()) || text.len() >= 24)
 }
@@ -238,6 +244,9 @@ fn decoded(text: &str) -> Cow<'_, str> {
     }
     String::from_utf8_lossy(&bytes).into_owned().into()
 }
+
+/// Half of an MD5, as a trace's or a span's id is.
+const SHORTEST_HASH: usize = 16;
 
 /// What stands between words.
 const SEPARATORS: &[char] = &['-', '_', '.', '~', ':', '+'];

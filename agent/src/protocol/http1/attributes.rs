@@ -171,7 +171,7 @@ pub(super) fn captured(fields: &[Field], headers: &[Header<'_>], disclosure: &Di
         let of_field = headers.iter().filter(|header| header.name.eq_ignore_ascii_case(&field.name));
         let mut values = Vec::new();
         for header in of_field {
-            let sent = String::from_utf8_lossy(header.value.trim_ascii());
+            let sent = readable(header.value.trim_ascii());
             let mut value = match field.contains {
                 Contains::Secret => Cow::Borrowed(REDACTED),
                 Contains::Url => redact::url(&sent, disclosure).into(),
@@ -265,7 +265,7 @@ fn of_server(
     let Connection { common, ends, host, user_agent, .. } = connection;
     let disclosure = &common.disclosure;
     let forwarded = |name| head.fields.forwarded.and_then(|value| forwarded(value, name)).map(Cow::Borrowed);
-    let first = |list: Option<_>| list.map(|list| String::from_utf8_lossy(first_element(list)));
+    let first = |list: Option<_>| list.map(|list| readable(first_element(list)));
 
     // "The scheme of the original client request, if known (e.g. from Forwarded#proto, X-Forwarded-Proto, or a similar
     // header). Otherwise, the scheme of the immediate peer request."
@@ -321,7 +321,7 @@ fn of_server(
         add(CLIENT_ADDRESS, client);
     }
     if let Some(sent) = head.fields.user_agent {
-        add(USER_AGENT_ORIGINAL, user_agent.value(&disclosure.text(&String::from_utf8_lossy(sent)), common));
+        add(USER_AGENT_ORIGINAL, user_agent.value(&disclosure.text(&readable(sent)), common));
     }
 }
 
@@ -425,7 +425,7 @@ fn full_url(scheme: &str, authority: &Authority<'_>, target: &Target<'_>, disclo
 fn authority_of<'a>(head: &RequestHead<'a>, target: &Target<'a>) -> Option<Cow<'a, str>> {
     let authority = match target {
         Target::Absolute { authority, .. } | Target::Authority(authority) => Some(Cow::Borrowed(*authority)),
-        Target::Origin { .. } | Target::Asterisk => head.fields.host.map(String::from_utf8_lossy),
+        Target::Origin { .. } | Target::Asterisk => head.fields.host.map(readable),
     };
     authority.filter(|authority| !authority.is_empty())
 }
@@ -487,6 +487,11 @@ fn known_scheme(scheme: &str) -> Value {
         "https" => "https".into(),
         _ => scheme.to_ascii_lowercase().into(),
     }
+}
+
+/// `bytes` as text, which nearly all are.
+fn readable(bytes: &[u8]) -> Cow<'_, str> {
+    str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 fn text(text: &str) -> Value {

@@ -76,7 +76,7 @@ pub(super) struct RequestHead<'a> {
     pub(super) token: &'a str,
     pub(super) target: &'a str,
     pub(super) version: Version,
-    pub(super) fields: Fields<'a>,
+    pub(super) fields: Fields<&'a [u8]>,
     /// Every field, for those that an operator asks for.
     pub(super) headers: &'a [Header<'a>],
     pub(super) context: Option<TraceContext>,
@@ -88,26 +88,27 @@ pub(super) struct RequestHead<'a> {
 pub(super) struct ResponseHead<'a> {
     pub(super) status: u16,
     pub(super) version: Version,
-    pub(super) fields: Fields<'a>,
+    pub(super) fields: Fields<&'a [u8]>,
     /// Every field, for those that an operator asks for.
     pub(super) headers: &'a [Header<'a>],
 }
 
-/// The header fields that somebody reads, the first one of each name unless said otherwise.
-#[derive(Debug, Default)]
-pub(super) struct Fields<'a> {
+/// The header fields that somebody reads, the first one of each name unless said otherwise. A value is its bytes, or where
+/// they stand.
+#[derive(Clone, Debug)]
+pub(super) struct Fields<T> {
     /// A line is no field, but looks like one that delimits the message: somebody might take it for one.
     pub(super) disguised: bool,
     /// Of all Content-Length fields.
     pub(super) length: Length,
     /// Of all Transfer-Encoding fields.
     pub(super) coding: Coding,
-    pub(super) host: Option<&'a [u8]>,
-    pub(super) user_agent: Option<&'a [u8]>,
-    pub(super) forwarded: Option<&'a [u8]>,
-    pub(super) forwarded_for: Option<&'a [u8]>,
-    pub(super) forwarded_host: Option<&'a [u8]>,
-    pub(super) forwarded_proto: Option<&'a [u8]>,
+    pub(super) host: Option<T>,
+    pub(super) user_agent: Option<T>,
+    pub(super) forwarded: Option<T>,
+    pub(super) forwarded_for: Option<T>,
+    pub(super) forwarded_host: Option<T>,
+    pub(super) forwarded_proto: Option<T>,
     /// Who asks for the trace to be kept.
     pub(super) asked: Option<&'static str>,
 }
@@ -388,7 +389,46 @@ impl From<httparse::Error> for HeadError {
 
 // --- Fields ---
 
-impl<'a> Fields<'a> {
+impl<T> Default for Fields<T> {
+    fn default() -> Self {
+        Self {
+            disguised: false,
+            length: Length::default(),
+            coding: Coding::default(),
+            host: None,
+            user_agent: None,
+            forwarded: None,
+            forwarded_for: None,
+            forwarded_host: None,
+            forwarded_proto: None,
+            asked: None,
+        }
+    }
+}
+
+impl<T: Copy> Fields<T> {
+    /// The same fields, with what `of` makes of each value; nothing where it makes nothing of one.
+    pub(super) fn try_map<U>(&self, of: impl Fn(T) -> Option<U>) -> Option<Fields<U>> {
+        let value = |value: Option<T>| match value {
+            Some(value) => of(value).map(Some),
+            None => Some(None),
+        };
+        Some(Fields {
+            disguised: self.disguised,
+            length: self.length,
+            coding: self.coding,
+            host: value(self.host)?,
+            user_agent: value(self.user_agent)?,
+            forwarded: value(self.forwarded)?,
+            forwarded_for: value(self.forwarded_for)?,
+            forwarded_host: value(self.forwarded_host)?,
+            forwarded_proto: value(self.forwarded_proto)?,
+            asked: self.asked,
+        })
+    }
+}
+
+impl<'a> Fields<&'a [u8]> {
     /// What `headers` say, which are all fields of `head`, a text of so many lines.
     fn of(headers: &[Header<'a>], head: &[u8], lines: usize) -> Self {
         let mut fields = Self { disguised: has_disguised_field(head, lines, headers), ..Self::default() };

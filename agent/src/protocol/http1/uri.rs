@@ -4,7 +4,7 @@
 //! In: text from a request line or a header. Out: its parts, borrowed. It decodes and normalises nothing, and refuses
 //! nothing: what cannot be taken apart is one part.
 
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 
 use super::Method;
 
@@ -64,15 +64,17 @@ impl<'a> Target<'a> {
 
 impl<'a> Authority<'a> {
     pub(super) fn parse(authority: &'a str) -> Self {
-        let (userinfo, host_port) = match authority.rsplit_once('@') {
-            Some((_, host_port)) => (true, host_port),
+        let (userinfo, host_port) = match memrchr(b'@', authority.as_bytes()) {
+            Some(at) => (true, &authority[at + 1..]),
             None => (false, authority),
         };
         let (host, port) = match host_port.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((host, rest)) => (host, rest.strip_prefix(':')),
-            None => match host_port.rsplit_once(':') {
+            None => match memchr(b':', host_port.as_bytes()) {
                 // More than one colon without brackets is an IPv6 address without a port.
-                Some((host, port)) if !host.contains(':') => (host, Some(port)),
+                Some(colon) if memchr(b':', &host_port.as_bytes()[colon + 1..]).is_none() => {
+                    (&host_port[..colon], Some(&host_port[colon + 1..]))
+                }
                 _ => (host_port, None),
             },
         };
