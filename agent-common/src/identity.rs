@@ -27,6 +27,8 @@ pub enum Kind {
     Wakes = 4,
     /// [`Scheduled`].
     Scheduled = 5,
+    /// [`Tokio`].
+    Tokio = 6,
 }
 
 impl Kind {
@@ -38,6 +40,7 @@ impl Kind {
             3 => Some(Self::Node),
             4 => Some(Self::Wakes),
             5 => Some(Self::Scheduled),
+            6 => Some(Self::Tokio),
             _ => None,
         }
     }
@@ -283,6 +286,86 @@ impl Scheduled {
     }
 }
 
+/// From a connection of a program on tokio to the task that reads it, which is who wakes when bytes arrive; and from a task that
+/// keeps a client's connection, as hyper's do, to the task that waits for the response.
+///
+/// Identity where a response is written: the id of the task that reads the connection · 0 · 0. Identity of a client's connection:
+/// 0 · the id of the task that waits for the response · the id of the task that waits for that one to end, 0 where none does; all
+/// zero if nobody waits. Ids are given out once.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Tokio {
+    /// Address of `WAKER_VTABLE`, the functions of every waker that wakes a task: a waker's first word, before the task's address.
+    pub wakers: u64,
+    /// Offset of the reader's waker in a `ScheduledIo`, whose address is what epoll knows a socket by.
+    pub reader: u16,
+    /// Offset of `id_offset` in a task's `Vtable`.
+    pub id: u16,
+    /// Offset of `trailer_offset` there.
+    pub trailer: u16,
+    /// Kinds of tasks that keep a client's connection.
+    pub clients: [Client; Self::CLIENTS],
+}
+
+/// Tasks that keep a client's connection and have the `oneshot::Sender` of the response among their variables.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Client {
+    /// Address of the functions of the future: those of the task's `Vtable`, or of the boxed future that it runs. 0 is no kind.
+    pub future: u64,
+    /// Offset of the box in the task, in words; 0 where the future is in the task itself.
+    pub boxed: u8,
+    /// Offset of the sender in the box, or in the task.
+    pub sender: u16,
+    /// Offsets, in words, in what it shares with the receiver (`Inner`, in an `Arc`): the state…
+    pub state: u8,
+    /// … the waker of the task that has the sender…
+    pub sends: u8,
+    /// … and the waker of the one that waits.
+    pub receives: u8,
+}
+
+impl Tokio {
+    /// Kinds of clients that are known at a time: a program has one or two.
+    pub const CLIENTS: usize = 2;
+    /// Offset of `Header.vtable`: `Header` is `repr(C)`, and its state is first.
+    pub const VTABLE: u16 = 16;
+    /// Both tasks of a `oneshot` have left their wakers, nothing was sent, and nobody has closed it (`RX_TASK_SET`, `TX_TASK_SET`).
+    pub const AWAITED: u64 = 0b1001;
+    /// The four bits of a `oneshot`'s state.
+    pub const STATES: u64 = 0b1111;
+    /// `JOIN_INTEREST` and `JOIN_WAKER` of a task's state: somebody waits for its end, and has left a waker.
+    pub const JOINED: u64 = 0b11000;
+
+    /// As arguments.
+    pub const fn to_arguments(self) -> Arguments {
+        let [first, second] = self.clients;
+        let offsets = pack([self.reader, self.id, self.trailer, 0]);
+        [self.wakers, offsets, first.future, first.to_word(), second.future, second.to_word()]
+    }
+
+    /// Of arguments.
+    #[inline(always)]
+    pub const fn from_arguments([wakers, offsets, first, in_first, second, in_second]: Arguments) -> Self {
+        let [reader, id, trailer, _] = unpack(offsets);
+        let clients = [Client::from_words(first, in_first), Client::from_words(second, in_second)];
+        Self { wakers, reader, id, trailer, clients }
+    }
+}
+
+impl Client {
+    /// Its offsets as one word.
+    pub const fn to_word(self) -> u64 {
+        let [low, high] = self.sender.to_le_bytes();
+        u64::from_le_bytes([self.boxed, self.state, self.sends, self.receives, low, high, 0, 0])
+    }
+
+    /// Of its functions' address and its offsets.
+    #[inline(always)]
+    pub const fn from_words(future: u64, offsets: u64) -> Self {
+        let [boxed, state, sends, receives, low, high, ..] = offsets.to_le_bytes();
+        Self { future, boxed, sender: u16::from_le_bytes([low, high]), state, sends, receives }
+    }
+}
+
 const fn pack([a, b, c, d]: [u16; 4]) -> u64 {
     a as u64 | (b as u64) << 16 | (c as u64) << 32 | (d as u64) << 48
 }
@@ -294,7 +377,7 @@ const fn unpack(word: u64) -> [u16; 4] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Batch, Cpython, Go, Node, Scheduled, Work};
+    use super::{Batch, Client, Cpython, Go, Node, Scheduled, Tokio, Work};
 
     #[test]
     fn layouts_survive_the_settings() {
@@ -326,6 +409,10 @@ mod tests {
         assert_eq!(Node::from_arguments(layout.to_arguments()), layout);
         let layout = Scheduled { slot: -42_704, current: 32, movers: 1 << 31 };
         assert_eq!(Scheduled::from_arguments(layout.to_arguments()), layout);
+        let client = Client { future: 1 << 46, boxed: 7, sender: 600, state: 6, sends: 2, receives: 4 };
+        let other = Client { future: 1 << 45, boxed: 0, sender: u16::MAX, state: u8::MAX, sends: 0, receives: 1 };
+        let layout = Tokio { wakers: 1 << 47, reader: 48, id: 72, trailer: 56, clients: [client, other] };
+        assert_eq!(Tokio::from_arguments(layout.to_arguments()), layout);
     }
 
     #[test]

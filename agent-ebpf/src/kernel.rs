@@ -322,6 +322,24 @@ impl Sock {
     }
 }
 
+/// What the program told epoll to know the file of the socket at an address by; 0 where none of its instances watches it, or this
+/// kernel does not say so.
+#[inline(always)]
+pub(crate) fn watched_as(sock: u64) -> u64 {
+    if globals::OFFSET_FILE_POLLS.load() == 0 {
+        return 0;
+    }
+    let socket: *const u8 = copied(sock as *const u8, &globals::OFFSET_SOCK_SOCKET);
+    let file: *const u8 = copied(socket, &globals::OFFSET_SOCKET_FILE);
+    // A list of entries, latest first, each of which is linked in by a field of its own.
+    let list: *const u8 = copied(file, &globals::OFFSET_FILE_POLLS);
+    let link: *const u8 = copied_at(list);
+    if link.is_null() {
+        return 0;
+    }
+    copied(link.wrapping_sub(globals::OFFSET_POLL_NEXT.load() as usize), &globals::OFFSET_POLL_DATA)
+}
+
 /// `struct task_struct`, behind a pointer the verifier trusts.
 #[derive(Clone, Copy)]
 pub(crate) struct Task(*const u8);

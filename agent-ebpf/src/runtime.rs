@@ -5,6 +5,8 @@
 //! where no layout is known or the process's memory does not read like it. It follows a fixed number of pointers,
 //! writes nothing, and judges nothing: whether the words identify anything is for user space to find out.
 
+mod tokio;
+
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_user};
@@ -15,7 +17,7 @@ use spantap_common::{
 
 use crate::{
     handoff, jvm,
-    kernel::{self, Registers},
+    kernel::{self, Registers, Sock},
     maps::{LAYOUTS, PROCESSES},
     state::State,
     task,
@@ -25,20 +27,20 @@ use crate::{
 pub(crate) type Identity = [u64; 3];
 
 /// The current thread's task, if its process is one whose layout is known. It has moved bytes in this direction, of the connection
-/// with this state.
+/// with this socket and state.
 #[inline(always)]
-pub(crate) fn identity(registers: Registers, direction: Direction, state: &mut State) -> Identity {
+pub(crate) fn identity(sock: Sock, registers: Registers, direction: Direction, state: &mut State) -> Identity {
     let mut identity = MaybeUninit::<Identity>::uninit();
-    read(registers, direction.to_wire(), state, identity.as_mut_ptr());
+    read(sock, registers, direction.to_wire(), state, identity.as_mut_ptr());
     // SAFETY: `read` writes all three words on every way.
     unsafe { identity.assume_init() }
 }
 
 /// A function of its own to the verifier, so that whichever way it went, its caller goes on in the same state.
 #[inline(never)]
-fn read(registers: Registers, direction: u8, state: &mut State, into: *mut Identity) {
+fn read(sock: Sock, registers: Registers, direction: u8, state: &mut State, into: *mut Identity) {
     // One by one: an array would take room of the stack, of which all frames together have 512 bytes.
-    let [first, second, third] = look(registers, direction, state).unwrap_or([0; 3]);
+    let [first, second, third] = look(sock, registers, direction, state).unwrap_or([0; 3]);
     // SAFETY: the caller's room for three words. Volatile, so that LLVM makes no call of memset of it.
     unsafe {
         into.cast::<u64>().write_volatile(first);
@@ -48,7 +50,7 @@ fn read(registers: Registers, direction: u8, state: &mut State, into: *mut Ident
 }
 
 #[inline(always)]
-fn look(registers: Registers, direction: u8, state: &mut State) -> Option<Identity> {
+fn look(sock: Sock, registers: Registers, direction: u8, state: &mut State) -> Option<Identity> {
     let layouts = *LAYOUTS.get(0)?;
     let thread = bpf_get_current_pid_tgid();
     let process = task::tgid(thread);
@@ -79,6 +81,10 @@ fn look(registers: Registers, direction: u8, state: &mut State) -> Option<Identi
         Kind::Go => {
             let asked = state.requests == Direction::Read.to_wire() && direction == state.requests;
             go(Go::from_arguments(arguments), registers, Direction::from_wire(state.requests)?, asked)
+        }
+        Kind::Tokio => {
+            let requests = Direction::from_wire(state.requests)?;
+            tokio::identity(arguments, sock, requests, Direction::from_wire(direction)?, state)
         }
         Kind::Wakes => {
             let [first, second, third] =

@@ -29,7 +29,8 @@ pub(crate) struct State {
     pub(crate) connected_at: u64,
     /// Who did: `pid_tgid`.
     pub(crate) connected_by: u64,
-    /// Which task of the process's runtime that was ([`crate::runtime::connecting`]); 0 where it is not known.
+    /// Which task of the process's runtime that was ([`crate::runtime::connecting`]), or on tokio the address of the one that keeps
+    /// the connection; 0 where it is not known.
     pub(crate) connected_task: u64,
     /// Calls since the connection turned round that showed no request, on a socket older than the agent.
     pub(crate) misses: u32,

@@ -106,7 +106,7 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
     if state.last_direction != direction.to_wire() && socket::unwanted(state, reached).is_some() {
         return None;
     }
-    let identity = runtime::identity(registers, direction, state);
+    let identity = runtime::identity(sock, registers, direction, state);
     payload::capture(state, buffers, Moved::new(state.cookie, direction, before, length, identity));
     if let Direction::Read = direction {
         socket::caught_up(sock, state);

@@ -75,6 +75,8 @@ pub enum Runtime {
     Dotnet,
     /// HAProxy: C, with a scheduler of its own.
     Haproxy,
+    /// Rust with tokio, whose tasks move between threads.
+    Tokio,
 }
 
 impl Runtime {
@@ -87,7 +89,7 @@ impl Runtime {
     /// The value of `process.runtime.name`, where there is one.
     pub fn name(self) -> Option<&'static str> {
         match self {
-            Self::Native | Self::Haproxy => None,
+            Self::Native | Self::Haproxy | Self::Tokio => None,
             Self::Python => Some("python"),
             Self::Node => Some("nodejs"),
             Self::Go => Some("go"),

@@ -57,6 +57,7 @@ impl Evidence {
             Ok(Layout::Go(_)) => Self::Found("the goroutine that runs is read from its memory"),
             Ok(Layout::Node(_)) => Self::Found("the callback that runs is read from its memory"),
             Ok(Layout::Scheduled(_)) => Self::Found("the task that runs is read from its memory"),
+            Ok(Layout::Tokio(_)) => Self::Found("the task that waits for a response is read from its memory"),
             Ok(Layout::Wakes(Virtual::Known(_))) => Self::Found(
                 "the wakes of its threads are followed, and the virtual thread that runs is read from its memory",
             ),
@@ -128,6 +129,7 @@ fn listed(group: &[&ProcessFacts]) -> String {
 fn name(runtime: Runtime) -> &'static str {
     match runtime {
         Runtime::Haproxy => "haproxy",
+        Runtime::Tokio => "tokio",
         other => other.name().unwrap_or("native"),
     }
 }

@@ -79,6 +79,8 @@ struct Offsets {
     unix: Option<Vec<(&'static str, u32)>>,
     /// Of io_uring's requests; none where the kernel does not describe them.
     rings: Option<Vec<(&'static str, u32)>>,
+    /// Of epoll's entries; none where the kernel has them in another way.
+    polls: Option<Vec<(&'static str, u32)>>,
 }
 
 /// Attached probes. Dropping them detaches all of them.
@@ -129,8 +131,12 @@ impl Probes {
         features::privileged()?;
         let btf = features::kernel_btf()?;
         let (features, offsets) = (Features::of(&btf, &features::release()), features::offsets(&btf)?);
-        let offsets =
-            Offsets { always: offsets, unix: features::unix_offsets(&btf), rings: features::ring_offsets(&btf) };
+        let offsets = Offsets {
+            always: offsets,
+            unix: features::unix_offsets(&btf),
+            rings: features::ring_offsets(&btf),
+            polls: features::poll_offsets(&btf),
+        };
         drop(btf);
         let kernel = aya::Btf::from_sys_fs().map_err(|error| Unsupported::NoBtf { reason: error.to_string() })?;
 
@@ -328,7 +334,8 @@ fn load(settings: &Settings, tier: Tier, offsets: &Offsets, kernel: &aya::Btf) -
             loader.map_max_entries(map, 1);
         }
     }
-    for (global, offset) in offsets.always.iter().chain(unix.into_iter().flatten()).chain(rings.into_iter().flatten()) {
+    let some = [unix, rings, offsets.polls.as_ref()].into_iter().flatten().flatten();
+    for (global, offset) in offsets.always.iter().chain(some) {
         loader.override_global(global, offset, true);
     }
     let loaded = loader.load(OBJECT).context("load the probes' maps");

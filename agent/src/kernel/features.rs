@@ -144,6 +144,15 @@ pub const UNIX_FIELDS: &[Field] = &[
     field("OFFSET_PID_NUMBERS", "pid", &["numbers"]),
 ];
 
+/// The same of what epoll knows a file by. Before 5.12 (319c15174757) its entries hang on the file in another way, and nobody asks there.
+pub const POLL_FIELDS: &[Field] = &[
+    field("OFFSET_SOCK_SOCKET", "sock", &["sk_socket"]),
+    field("OFFSET_SOCKET_FILE", "socket", &["file"]),
+    field("OFFSET_FILE_POLLS", "file", &["f_ep"]),
+    field("OFFSET_POLL_NEXT", "epitem", &["fllink"]),
+    field("OFFSET_POLL_DATA", "epitem", &["event.data"]),
+];
+
 /// The same of io_uring's requests, which a kernel may not have, and of which only some are of use.
 pub const RING_FIELDS: &[Field] = &[
     field("OFFSET_REQUEST_FILE", "io_kiocb", &["file"]),
@@ -182,6 +191,11 @@ pub fn unix_offsets(btf: &Btf) -> Option<Vec<(&'static str, u32)>> {
 /// The offset of every field in [`RING_FIELDS`]; none where one is missing.
 pub fn ring_offsets(btf: &Btf) -> Option<Vec<(&'static str, u32)>> {
     all_or_none(btf, RING_FIELDS)
+}
+
+/// The offset of every field in [`POLL_FIELDS`]; none where one is missing.
+pub fn poll_offsets(btf: &Btf) -> Option<Vec<(&'static str, u32)>> {
+    all_or_none(btf, POLL_FIELDS)
 }
 
 fn all_or_none(btf: &Btf, fields: &[Field]) -> Option<Vec<(&'static str, u32)>> {
@@ -264,6 +278,7 @@ mod tests {
             .iter()
             .chain(UNIX_FIELDS)
             .chain(RING_FIELDS)
+            .chain(POLL_FIELDS)
             .map(|field| field.global)
             .chain(REGISTERS.iter().map(|register| register.global))
             .collect();

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Looks at an executable file: which runtime is built into it, and whether it is linked dynamically.
 //!
-//! In: an open ELF file. Out: an [`Image`]. It reads headers, notes and single symbols through the hash table that the
-//! dynamic linker uses, each bounded by a constant: the file may be hostile, and may be a hundred megabytes.
+//! In: an open ELF file. Out: an [`Image`]. It reads headers, notes, single symbols through the hash table that the
+//! dynamic linker uses, and searches constants for one sentence, each bounded by a constant: the file may be hostile, and may be a hundred megabytes.
 
 use std::{fs::File, os::unix::fs::FileExt};
 
+use memchr::memmem;
 use object::{
     NativeEndian, Pod, elf,
     pod::{bytes_of_slice, bytes_of_slice_mut, slice_from_bytes},
@@ -98,7 +99,8 @@ impl<'a, H: FileHeader<Endian = NativeEndian>> Elf<'a, H> {
         let dynamic = self.segments.iter().any(|segment| segment.p_type(NativeEndian) == elf::PT_INTERP);
         let go = self.has_go_note()
             || self.section_names().map_or_else(|| self.has_go_build_information(), |names| has_go_section(&names));
-        Image { runtime: if go { Some(Runtime::Go) } else { self.exported_runtime() }, dynamic }
+        let runtime = if go { Some(Runtime::Go) } else { self.exported_runtime() };
+        Image { runtime: runtime.or_else(|| self.says_tokio().then_some(Runtime::Tokio)), dynamic }
     }
 
     /// The build id that Go's linker writes: `.note.go.buildid`, in a segment of its own. Survives strip(1), with and
@@ -158,6 +160,33 @@ impl<'a, H: FileHeader<Endian = NativeEndian>> Elf<'a, H> {
     fn exported_runtime(&self) -> Option<Runtime> {
         let symbols = Symbols::new(self)?;
         EXPORTS.iter().find(|(name, _)| symbols.defines(name)).map(|(_, runtime)| *runtime)
+    }
+
+    /// Whether a constant of it is in one of the sentences that tokio's runtime panics with: they are in every program that waits for
+    /// sockets with it, stripped or not.
+    fn says_tokio(&self) -> bool {
+        let constant = |segment: &&H::ProgramHeader| {
+            let flags = segment.p_flags(NativeEndian);
+            segment.p_type(NativeEndian) == elf::PT_LOAD && !flags.contains(elf::PF_W) && !flags.contains(elf::PF_X)
+        };
+        let finder = memmem::Finder::new(TOKIO);
+        let mut left = MAX_CONSTANT_BYTES;
+        let mut chunk = vec![0; CONSTANT_CHUNK];
+        self.segments.iter().filter(constant).any(|segment| {
+            let mut at: u64 = segment.p_offset(NativeEndian).into();
+            let end = at.saturating_add(segment.p_filesz(NativeEndian).into().min(left));
+            left -= end - at;
+            while at < end {
+                let wanted = chunk.len().min((end - at) as usize);
+                // What ends in the middle of the sentence is read again with what follows.
+                match self.file.read_at(&mut chunk[..wanted], at) {
+                    Ok(read) if finder.find(&chunk[..read]).is_some() => return true,
+                    Ok(read) if read >= TOKIO.len() => at += (read - TOKIO.len() + 1) as u64,
+                    _ => return false,
+                }
+            }
+            false
+        })
     }
 
     /// The first bytes of a segment, at most `limit`.
@@ -304,6 +333,13 @@ const EXPORTS: &[(&str, Runtime)] = &[
     // 2.5 and newer, linked so that it can name its functions in a backtrace.
     ("ha_thread_ctx\0", Runtime::Haproxy),
 ];
+
+/// `tokio/src/runtime/driver.rs`: what it says where a program waits for a socket without having asked for that. The same since 1.0.
+const TOKIO: &[u8] = b"A Tokio 1.x context was found, but IO is disabled.";
+
+/// Constants of a program are some MiB, of a browser some dozens. Read at 3 GiB/s, once for each file.
+const MAX_CONSTANT_BYTES: u64 = 32 << 20;
+const CONSTANT_CHUNK: usize = 256 << 10;
 
 /// The smallest page, and the only one of x86-64, for which symbols are looked up.
 const PAGE: u64 = 4096;

@@ -13,11 +13,12 @@ mod jvm;
 mod keys;
 mod memory;
 mod node;
+mod tokio;
 
 use std::path::Path;
 
 use spantap_common::{
-    identity::{Arguments, Cpython, Go, Jvm, Kind, Node, Scheduled},
+    identity::{Arguments, Cpython, Go, Jvm, Kind, Node, Scheduled, Tokio},
     settings::ProcessSettings,
 };
 
@@ -37,6 +38,8 @@ pub enum Layout {
     Node(Node),
     /// Of a program with a scheduler of its own.
     Scheduled(Scheduled),
+    /// Of tokio.
+    Tokio(Tokio),
     /// The wakes of its threads are followed; in the process's memory is which virtual thread each of them carries.
     Wakes(Virtual),
 }
@@ -53,6 +56,23 @@ pub enum Virtual {
 }
 
 impl Layout {
+    /// This layout, with what was found out before in the same process and does not show now.
+    fn and(self, before: Option<Self>) -> Self {
+        match (self, before) {
+            (Self::Tokio(now), Some(Self::Tokio(before))) => Self::Tokio(tokio::joined(now, before)),
+            _ => self,
+        }
+    }
+
+    /// Whether there may be more to find later, or when the process does something else.
+    fn may_grow(self) -> bool {
+        match self {
+            Self::Tokio(layout) => layout.clients.iter().any(|client| client.future == 0),
+            Self::Wakes(known) => matches!(known, Virtual::NotYet(_)),
+            _ => false,
+        }
+    }
+
     /// `settings` with this layout in them.
     pub fn into_settings(self, settings: ProcessSettings) -> ProcessSettings {
         let (kind, identity_arguments) = match self {
@@ -60,15 +80,11 @@ impl Layout {
             Self::Go(layout) => (Kind::Go, layout.to_arguments()),
             Self::Node(layout) => (Kind::Node, layout.to_arguments()),
             Self::Scheduled(layout) => (Kind::Scheduled, layout.to_arguments()),
+            Self::Tokio(layout) => (Kind::Tokio, layout.to_arguments()),
             Self::Wakes(Virtual::Known(layout)) => (Kind::Wakes, layout.to_arguments()),
             Self::Wakes(Virtual::NotYet(_) | Virtual::Never(_)) => (Kind::Wakes, Arguments::default()),
         };
         ProcessSettings { identity: kind as u32, identity_arguments, ..settings }
-    }
-
-    /// Whether a later look may find more.
-    fn may_grow(self) -> bool {
-        matches!(self, Self::Wakes(Virtual::NotYet(_)))
     }
 }
 
@@ -85,7 +101,7 @@ pub enum Unknown {
 pub fn is_known(runtime: Runtime) -> bool {
     // The thread pointer of other architectures leads elsewhere, and Go's stack frames differ: nothing of it was seen there.
     (cfg!(target_arch = "x86_64")
-        && matches!(runtime, Runtime::Python | Runtime::Go | Runtime::Node | Runtime::Haproxy))
+        && matches!(runtime, Runtime::Python | Runtime::Go | Runtime::Node | Runtime::Haproxy | Runtime::Tokio))
         || hands_over(runtime)
 }
 
@@ -109,6 +125,7 @@ pub(crate) fn find(process: &Path, runtime: Runtime) -> Result<Layout, Unknown> 
         Runtime::Go => go::find(process, &memory).map(Layout::Go),
         Runtime::Node => node::find(&memory).map(Layout::Node),
         Runtime::Haproxy => haproxy::find(process, &memory).map(Layout::Scheduled),
+        Runtime::Tokio => tokio::find(process, &memory).map(Layout::Tokio),
         _ => Err(Unknown::Never("nothing is known of its runtime")),
     }
 }

@@ -198,7 +198,7 @@ fn this_very_process_is_found() {
     assert_eq!(facts.parent, std::os::unix::process::parent_id());
     assert!(facts.cgroup.starts_with('/'), "{}", facts.cgroup);
     assert!(facts.id.started > 0);
-    assert_eq!(facts.runtime, Runtime::Native);
+    assert_eq!(facts.runtime, Runtime::Tokio);
 }
 
 #[test]

@@ -71,6 +71,10 @@ fn evidence(runtime: Runtime, assigned: bool) -> Vec<Box<dyn Source>> {
         Runtime::Node => vec![header(), Box::new(Callbacks::default()), content(), turns()],
         // Its tasks wait in a queue, and are taken out of it in an order of their own.
         Runtime::Haproxy => [header()].into_iter().chain(tasks()).chain([thread(), content(), turns()]).collect(),
+        // Its tasks move between threads, or all are on one; but a program may use it for little.
+        Runtime::Tokio => {
+            [header()].into_iter().chain(tasks()).chain([thread(), content(), relay(), turns()]).collect()
+        }
         // asyncio has queues of its own, and everything that is woken by one response is answered in one go.
         Runtime::Python => {
             let turns = Box::new(Turns::of_a_scheduler()) as Box<dyn Source>;

@@ -15,6 +15,7 @@ mod life;
 mod machine;
 mod older;
 mod scatter;
+mod tasks;
 mod threads;
 mod uring;
 mod verdict;

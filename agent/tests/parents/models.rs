@@ -187,7 +187,7 @@ pub(crate) const MODELS: &[Model] = &[
     Model {
         name: "rust-multi",
         shapes: &[One, Sequence, Parallel, Fresh],
-        quick: None,
+        quick: Some(Sequence),
         target: Some(90.0),
         peers: &[],
         parts: &[Part::Crate],

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Looks for layouts in a thread of its own, so that nobody waits for a look.
 //!
-//! In: processes as they run, begin, or show themselves. Out: what was found in them, in no particular order. Each process is
-//! looked at a few times, ever more rarely, until there is nothing more to find; what does not fit the bounds is not looked
+//! In: processes as they run, begin, or show themselves. Out: what was found in them, in no particular order, and again when there
+//! is more. Each process is looked at a few times, ever more rarely, until there is nothing more to find; what does not fit the bounds is not looked
 //! at, and its tasks stay unknown.
 
 use std::{
@@ -133,6 +133,8 @@ struct Waiting {
     pid: u32,
     runtime: Runtime,
     looks: u32,
+    /// What was found and told so far.
+    known: Option<Layout>,
     due: Instant,
 }
 
@@ -167,7 +169,7 @@ impl Looker {
         self.waiting.retain(|waiting| waiting.pid != pid);
         let runtime = runtime.unwrap_or_else(|| self.runtime(pid));
         if is_known(runtime) {
-            self.look(Waiting { ask, pid, runtime, looks: 0, due: Instant::now() });
+            self.look(Waiting { ask, pid, runtime, looks: 0, known: None, due: Instant::now() });
         } else {
             self.answer(Answer { ask, pid, first: true, layout: None });
         }
@@ -179,23 +181,26 @@ impl Looker {
         self.runtimes.of(&process, &executable.to_string_lossy())
     }
 
-    fn look(&mut self, Waiting { ask, pid, runtime, looks, .. }: Waiting) {
+    fn look(&mut self, Waiting { ask, pid, runtime, looks, known, .. }: Waiting) {
         self.looked = true;
-        let found = find(&self.proc.join(pid.to_string()), runtime);
-        // What was told by the first look, and is as it was, is nothing new.
-        let layout = found.as_ref().ok().copied().filter(|layout| looks == 0 || !layout.may_grow());
-        let is_told = self.answer(Answer { ask, pid, first: looks == 0, layout });
+        let found = find(&self.proc.join(pid.to_string()), runtime).map(|layout| layout.and(known));
+        let news = found.as_ref().ok().copied().filter(|layout| known != Some(*layout));
+        let is_told = self.answer(Answer { ask, pid, first: looks == 0, layout: news });
+        let known = if is_told { news.or(known) } else { known };
         let again = match &found {
             Ok(layout) => {
-                debug!(pid, ?layout, "its tasks are known");
+                if news.is_some() {
+                    debug!(pid, ?layout, "its tasks are known");
+                }
                 !is_told || layout.may_grow()
             }
             Err(Unknown::NotYet(_)) => true,
             Err(Unknown::Never(_)) => false,
         };
-        if again && looks + 1 < MOST_LOOKS && self.waiting.len() < MOST_WAITING {
+        let most = if runtime == Runtime::Tokio { MOST_PATIENT_LOOKS } else { MOST_LOOKS };
+        if again && looks + 1 < most && self.waiting.len() < MOST_WAITING {
             let due = Instant::now() + FIRST_PAUSE * 2_u32.pow(looks.min(LONGEST_DOUBLED));
-            self.waiting.push(Waiting { ask, pid, runtime, looks: looks + 1, due });
+            self.waiting.push(Waiting { ask, pid, runtime, looks: looks + 1, known, due });
         } else if let Err(Unknown::NotYet(reason) | Unknown::Never(reason)) = found {
             debug!(pid, ?runtime, reason, "its tasks stay unknown");
         }
@@ -216,6 +221,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_DOUBLED: u32 = 7;
 const MOST_LOOKS: u32 = 16;
 
+/// Where what is looked for is there while a call is under way and gone again: almost an hour. A look takes some milliseconds.
+const MOST_PATIENT_LOOKS: u32 = 256;
+
 /// Nothing waits: only for the next question.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -228,15 +236,20 @@ const RARELY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
     fn processes_that_have_no_tasks_are_looked_at_once() {
         let mut finder = Finder::start("/proc".into()).expect("there are threads");
         finder.look(std::process::id(), Some(Runtime::Native));
-        finder.look(std::process::id(), None);
+        let mut other = Command::new("cat").stdin(Stdio::piped()).spawn().expect("cat");
+        finder.look(other.id(), None);
         finder.look(u32::MAX, Some(Runtime::Go));
         assert_eq!(finder.first_findings(Duration::from_secs(60)), []);
         assert_eq!(finder.unseen, 0, "all of them were looked at");
+        drop(other.stdin.take());
+        assert!(other.wait().expect("cat").success());
     }
 }

@@ -104,8 +104,14 @@ fn node_is_recognised_by_what_it_exports_under_any_name() {
 
 #[test]
 fn other_executables_are_native() {
+    let Some(cat) = installed("cat") else { return };
+    assert_eq!(inspect(&cat), Image { runtime: None, dynamic: true });
+}
+
+#[test]
+fn tokio_is_known_by_what_it_would_say() {
     let this = inspect(&PathBuf::from(format!("/proc/{}/exe", process::id())));
-    assert_eq!(this, Image { runtime: None, dynamic: true });
+    assert_eq!(this, Image { runtime: Some(Runtime::Tokio), dynamic: true });
 }
 
 #[test]
@@ -190,10 +196,10 @@ fn a_file_is_looked_at_once_until_it_changes() {
     symlink(&program, folder.path().join("exe")).expect("linked");
     let mut runtimes = Runtimes::default();
     for _ in 0..2 {
-        assert_eq!(runtimes.of(folder.path(), "program"), Runtime::Native);
+        assert_eq!(runtimes.of(folder.path(), "program"), Runtime::Tokio);
         assert_eq!(runtimes.seen.len(), 1);
     }
     fs::copy("/proc/self/exe", &program).expect("copied");
-    assert_eq!(runtimes.of(folder.path(), "program"), Runtime::Native);
+    assert_eq!(runtimes.of(folder.path(), "program"), Runtime::Tokio);
     assert_eq!(runtimes.seen.len(), 2);
 }

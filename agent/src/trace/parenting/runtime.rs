@@ -58,6 +58,8 @@ enum Reading {
     Go,
     /// The address of the running task, and nothing of others.
     Scheduled,
+    /// The task that answers, and of a call the one that waits for the response.
+    Tokio,
     /// The number of the virtual thread that runs, and nothing of threads of the system.
     Virtual,
 }
@@ -119,6 +121,7 @@ impl Tasks {
             Runtime::Python => Reading::Cpython,
             Runtime::Go => Reading::Go,
             Runtime::Haproxy => Reading::Scheduled,
+            Runtime::Tokio => Reading::Tokio,
             Runtime::Java => Reading::Virtual,
             _ => return None,
         };
@@ -144,6 +147,8 @@ impl Tasks {
                 Some(Virtual::Connected(_)) | None => Who::default(),
             },
             (Reading::Cpython, task) => Who { task, kin: second, waits: third, generated: 0 },
+            (Reading::Tokio, 0) => Who { task: second, waits: third, ..Who::default() },
+            (Reading::Tokio, task) => Who { task, ..Who::default() },
             // In a connection's goroutine: of the one that waits.
             (Reading::Go, 0) => Who { task: second, kin: third, waits: 0, generated: 0 },
             // A number that is below an id that was given out is no count of them.
@@ -226,9 +231,9 @@ impl Tasks {
         let who = self.who(by);
         let Some(known) = self.calls.iter_mut().rfind(|known| known.call == call) else { return };
         known.ended |= ended;
-        let waits = self.reading == Reading::Go && by.identity[0] == 0 && who.task != 0;
+        let waits = matches!(self.reading, Reading::Go | Reading::Tokio) && by.identity[0] == 0 && who.task != 0;
         if waits && known.task == 0 {
-            (known.task, known.kin) = (who.task, who.kin);
+            (known.task, known.kin, known.waits) = (who.task, who.kin, who.waits);
         } else if waits && known.task != who.task {
             known.torn = true;
         }
@@ -285,8 +290,12 @@ impl Tasks {
                 Reading::Cpython if own_variables && call.kin == who.kin => {
                     claims.is(call.call, request, LinkMethod::Runtime);
                 }
+                // Of one that was left behind it would be said too; but who waits has the response first.
+                Reading::Tokio if call.waits == who.task && call.ended => {
+                    claims.is(call.call, request, LinkMethod::Runtime);
+                }
                 Reading::Go if call.kin == who.task => self.started(&call, request, (generated, fresh), claims),
-                Reading::Cpython | Reading::Go | Reading::Scheduled | Reading::Virtual => {}
+                Reading::Cpython | Reading::Go | Reading::Scheduled | Reading::Tokio | Reading::Virtual => {}
             }
         }
     }
@@ -473,6 +482,40 @@ mod tests {
         let play = with(play, [0xb0, 0, 0]).answers('B', 1);
         let play = with(play, [0xa0, 0, 0]).answers('A', 1);
         play.waits_ms(6_000).says("b<B(runtime) a<A(runtime) c<?");
+    }
+
+    #[test]
+    fn a_task_of_tokio_owns_what_it_waits_for_on_any_thread() {
+        let play = play(Runtime::Tokio).receives('A', 1).receives('B', 2);
+        let play = with(play, [0, 21, 0]).calls('b', 1);
+        // A's task had not begun to wait when the call was written.
+        let play = with(play, [0, 0, 0]).calls('a', 2);
+        let play = with(play, [0, 20, 0]).hears('a', 1);
+        let play = with(play, [0, 21, 0]).hears('b', 2);
+        let play = with(play, [21, 0, 0]).answers('B', 1);
+        let play = with(play, [20, 0, 0]).answers('A', 2);
+        play.says("b<B(runtime) a<A(runtime)");
+    }
+
+    #[test]
+    fn a_task_of_tokio_owns_what_the_task_that_it_waits_for_has_heard() {
+        let play = play(Runtime::Tokio).receives('A', 1).receives('B', 2);
+        let play = with(play, [0, 30, 20]).calls('a', 1).hears('a', 1);
+        // It was left behind: whoever waited for it once has gone on.
+        let play = with(play, [0, 31, 21]).calls('b', 1);
+        let play = with(play, [20, 0, 0]).answers('A', 1);
+        let play = with(play, [21, 0, 0]).answers('B', 2);
+        play.waits_ms(6_000).says("a<A(runtime) b<?");
+    }
+
+    #[test]
+    fn two_tasks_that_wait_for_one_call_are_torn() {
+        let play = play(Runtime::Tokio).receives('A', 1).receives('B', 2);
+        let play = with(play, [0, 20, 0]).calls('a', 1);
+        let play = with(play, [0, 21, 0]).hears('a', 1);
+        let play = with(play, [20, 0, 0]).answers('A', 1);
+        let play = with(play, [21, 0, 0]).answers('B', 2);
+        play.waits_ms(6_000).says("a<?");
     }
 
     #[test]
