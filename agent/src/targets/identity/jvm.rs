@@ -179,9 +179,11 @@ impl Structs {
     /// `Thread.tid` of the object of a thread, which has `eetop`, the address of the `JavaThread`, before it.
     fn own_number(&self, memory: &Memory, thread: &Thread) -> Option<u64> {
         let object = memory.word(memory.word_at(thread.address, self.object)?)?;
-        let words = memory.words(object, OBJECT_WORDS);
-        let eetop = words.iter().position(|word| *word == thread.address)?;
-        words.get(eetop + 1).copied().filter(|number| is_number(*number))
+        COLOURS.iter().find_map(|bits| {
+            let words = memory.words(object >> bits, OBJECT_WORDS);
+            let eetop = words.iter().position(|word| *word == thread.address)?;
+            words.get(eetop + 1).copied().filter(|number| is_number(*number))
+        })
     }
 }
 
@@ -248,6 +250,10 @@ const FEWEST_THREADS: usize = 4;
 
 /// The first 4 KiB of a `JavaThread`, which has some 2 KiB; the numbers were at 672 in JDK 21.
 const THREAD_WORDS: usize = 512;
+
+/// How many bits stand below the address of an object: none, or the colours of generational ZGC, whose leading one says which of
+/// them is valid (`zAddress_x86.cpp`).
+const COLOURS: &[u32] = &[0, 13, 14, 15, 16];
 
 /// A `Thread` begins with a header of 12 or 16 bytes, and its numbers.
 const OBJECT_WORDS: usize = 8;
