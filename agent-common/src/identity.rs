@@ -5,6 +5,10 @@
 //! Out: the same layout again, in the kernel. What is read with it stands in a record's `identity`: three words, all zero
 //! where nothing was asked for or nothing could be read. It says nothing about what a task's identity proves.
 
+mod jvm;
+
+pub use jvm::{Jvm, Mounted, Virtual};
+
 /// Which layout the arguments are of; 0 in the settings is none.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u32)]
@@ -15,10 +19,11 @@ pub enum Kind {
     Go = 2,
     /// [`Node`].
     Node = 3,
-    /// Nothing of the process's memory: of which responses a thread was told by those that woke it.
+    /// Of which responses a thread was told by those that woke it; and, with a [`Jvm`] as arguments, which virtual thread it carries.
     ///
     /// Identity of a read of a response: its name · 0 · 0. Identity of a write: the names of up to three such reads, its own
-    /// first, then those that it was told of, latest first; all zero where it has written, or read a request, since.
+    /// first, then those that it was told of, latest first; all zero where it has written, or read a request, since. Where a virtual
+    /// thread moves the bytes, or has connected the socket, the third word is a [`Virtual`].
     Wakes = 4,
     /// [`Scheduled`].
     Scheduled = 5,

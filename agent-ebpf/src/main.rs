@@ -15,6 +15,7 @@ mod batch;
 mod call;
 mod globals;
 mod handoff;
+mod jvm;
 mod kernel;
 mod loss;
 mod maps;

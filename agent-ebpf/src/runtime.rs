@@ -16,7 +16,7 @@ use spantap_common::{
 };
 
 use crate::{
-    handoff,
+    handoff, jvm,
     kernel::{self, Registers, Sock},
     maps::{LAYOUTS, PROCESSES},
     state::State,
@@ -86,7 +86,11 @@ fn look(sock: Sock, registers: Registers, direction: u8, state: &mut State) -> O
             let requests = Direction::from_wire(state.requests)?;
             tokio::identity(arguments, sock, requests, Direction::from_wire(direction)?, state)
         }
-        Kind::Wakes => Some(handoff::moved(Direction::from_wire(direction)?, Direction::from_wire(state.requests)?)),
+        Kind::Wakes => {
+            let [first, second, third] =
+                handoff::moved(Direction::from_wire(direction)?, Direction::from_wire(state.requests)?);
+            Some([first, second, jvm::third(&settings.identity_arguments, state, third)])
+        }
         Kind::Node if thread as u32 != process => None,
         Kind::Node => {
             let responds = state.requests == Direction::Read.to_wire() && direction == Direction::Write.to_wire();
@@ -97,11 +101,7 @@ fn look(sock: Sock, registers: Registers, direction: u8, state: &mut State) -> O
 
 #[inline(always)]
 fn cpython(layout: Cpython, calls: bool) -> Option<Identity> {
-    let slot = word(kernel::thread_pointer().wrapping_add_signed(layout.slot))?;
-    let state = match layout.table {
-        Some(offset) => at(slot, offset)?,
-        None => slot,
-    };
+    let state = kept_by_thread(layout.slot, layout.table)?;
     let context = at(state, layout.context)?;
     if context == 0 {
         return None;
@@ -309,6 +309,7 @@ pub(crate) fn connecting() -> u64 {
         let settings = unsafe { PROCESSES.get(task::tgid(bpf_get_current_pid_tgid())) }?;
         match Kind::from_wire(settings.identity)? {
             Kind::Scheduled => scheduled(Scheduled::from_arguments(settings.identity_arguments)),
+            Kind::Wakes => Some(jvm::mounted(&settings.identity_arguments)),
             _ => None,
         }
     };
@@ -389,9 +390,19 @@ const KEYS_GENERAL: u8 = 0;
 /// Event loops of a process are few: the index of a dictionary of 32 Ki entries has 2^16 bytes.
 const MAX_INDEX: u8 = 16;
 
+/// What a thread has in a slot of its own, or, with a table, at this place of the table that the slot leads to.
+#[inline(always)]
+pub(crate) fn kept_by_thread(slot: i64, table: Option<u16>) -> Option<u64> {
+    let kept = word(kernel::thread_pointer().wrapping_add_signed(slot))?;
+    match table {
+        Some(offset) => at(kept, offset),
+        None => Some(kept),
+    }
+}
+
 /// The word at `offset` of what is at `address`.
 #[inline(always)]
-fn at(address: u64, offset: u16) -> Option<u64> {
+pub(crate) fn at(address: u64, offset: u16) -> Option<u64> {
     word(address.wrapping_add(offset.into()))
 }
 

@@ -13,7 +13,7 @@ use crate::{
     process::{ProcessFacts, Runtime},
     targets::{
         Reader,
-        identity::{Layout, Unknown, find, is_known},
+        identity::{Layout, Unknown, Virtual, find, is_known},
         selection::is_collector,
     },
 };
@@ -41,6 +41,8 @@ pub(super) fn checks() -> Vec<Check> {
 enum Evidence {
     /// Something of it is read or followed: exact, or measured.
     Found(&'static str),
+    /// The same, and nothing was found of something else, because.
+    Half(&'static str, &'static str, &'static str),
     /// What its threads do is watched, and believed once it has proved right.
     Watched,
     /// Its runtime is known, and nothing was found in it.
@@ -58,7 +60,12 @@ impl Evidence {
             Ok(Layout::Node(_)) => Self::Found("the callback that runs is read from its memory"),
             Ok(Layout::Scheduled(_)) => Self::Found("the task that runs is read from its memory"),
             Ok(Layout::Tokio(_)) => Self::Found("the task that waits for a response is read from its memory"),
-            Ok(Layout::Wakes) => Self::Found("the wakes of its threads are followed"),
+            Ok(Layout::Wakes(Virtual::Known(_))) => Self::Found(
+                "the wakes of its threads are followed, and the virtual thread that runs is read from its memory",
+            ),
+            Ok(Layout::Wakes(Virtual::NotYet(why) | Virtual::Never(why))) => {
+                Self::Half("the wakes of its threads are followed", "virtual threads", why)
+            }
             Err(Unknown::NotYet(why) | Unknown::Never(why)) => Self::Missing(why),
         }
     }
@@ -66,6 +73,9 @@ impl Evidence {
     fn check(self, who: &str) -> Check {
         match self {
             Self::Found(how) => Check::new(NAME, Verdict::Ok, format!("parents: {who}: {how}")),
+            Self::Half(how, what, why) => {
+                Check::new(NAME, Verdict::Ok, format!("parents: {who}: {how}; {what} are not told apart: {why}"))
+            }
             Self::Watched => {
                 let finding = format!("parents: {who}: its threads are watched, and believed once they prove right");
                 Check::new(NAME, Verdict::Info, finding)
@@ -151,17 +161,24 @@ mod tests {
         let mut all: Vec<_> = (1..=6).map(|pid| process(pid, Runtime::Python, "cart", false)).collect();
         all.push(process(7, Runtime::Ruby, "pay", true));
         all.push(process(8, Runtime::Go, "old", false));
+        all.push(process(10, Runtime::Java, "shop", false));
         all.push(ProcessFacts { executable: "/usr/bin/otelcol".into(), ..process(9, Runtime::Go, "otelcol", false) });
         let tasks = Evidence::Found("the asyncio task that runs is read from its memory");
         let evidence = |facts: &ProcessFacts| match facts.runtime {
             Runtime::Python => tasks,
             Runtime::Ruby => Evidence::Watched,
+            Runtime::Java => Evidence::Half(
+                "the wakes of its threads are followed",
+                "virtual threads",
+                "its release has no virtual threads",
+            ),
             _ => Evidence::Missing("its release of Go is older or newer than those known"),
         };
         let looked: Vec<_> = all.iter().map(|facts| (facts, evidence(facts))).collect();
         let checks = told(&looked).into_iter().chain(instrumented(&all)).chain(collectors(&all)).collect();
         insta::assert_snapshot!(Report { checks }.text(Colour::Off), @r"
         [info] parents: go (old 8, otelcol 9): its release of Go is older or newer than those known; its threads are watched, and calls of tasks have no parent without a header or an id
+        [ ok ] parents: java (shop 10): the wakes of its threads are followed; virtual threads are not told apart: its release has no virtual threads
         [ ok ] parents: python (cart 1, cart 2, cart 3, cart 4 and 2 more): the asyncio task that runs is read from its memory
         [info] parents: ruby (pay 7): its threads are watched, and believed once they prove right
         [info] an OpenTelemetry SDK is at work in pay 7: its spans are exported, not ours

@@ -9,6 +9,8 @@ mod cpython;
 mod finder;
 mod go;
 mod haproxy;
+mod jvm;
+mod keys;
 mod memory;
 mod node;
 mod tokio;
@@ -16,7 +18,7 @@ mod tokio;
 use std::path::Path;
 
 use spantap_common::{
-    identity::{Arguments, Cpython, Go, Kind, Node, Scheduled, Tokio},
+    identity::{Arguments, Cpython, Go, Jvm, Kind, Node, Scheduled, Tokio},
     settings::ProcessSettings,
 };
 
@@ -38,8 +40,19 @@ pub enum Layout {
     Scheduled(Scheduled),
     /// Of tokio.
     Tokio(Tokio),
-    /// Nothing in the process's memory: the wakes of its threads are followed.
-    Wakes,
+    /// The wakes of its threads are followed; in the process's memory is which virtual thread each of them carries.
+    Wakes(Virtual),
+}
+
+/// What is known of a JVM's virtual threads.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Virtual {
+    /// Which one runs.
+    Known(Jvm),
+    /// Nothing so far, but it may be found later.
+    NotYet(&'static str),
+    /// Nothing, and nothing will be.
+    Never(&'static str),
 }
 
 impl Layout {
@@ -51,9 +64,13 @@ impl Layout {
         }
     }
 
-    /// Whether there may be more to find when the process does something else.
+    /// Whether there may be more to find later, or when the process does something else.
     fn may_grow(self) -> bool {
-        matches!(self, Self::Tokio(layout) if tokio::may_grow(&layout))
+        match self {
+            Self::Tokio(layout) => tokio::may_grow(&layout),
+            Self::Wakes(known) => matches!(known, Virtual::NotYet(_)),
+            _ => false,
+        }
     }
 
     /// `settings` with this layout in them.
@@ -64,7 +81,8 @@ impl Layout {
             Self::Node(layout) => (Kind::Node, layout.to_arguments()),
             Self::Scheduled(layout) => (Kind::Scheduled, layout.to_arguments()),
             Self::Tokio(layout) => (Kind::Tokio, layout.to_arguments()),
-            Self::Wakes => (Kind::Wakes, Arguments::default()),
+            Self::Wakes(Virtual::Known(layout)) => (Kind::Wakes, layout.to_arguments()),
+            Self::Wakes(Virtual::NotYet(_) | Virtual::Never(_)) => (Kind::Wakes, Arguments::default()),
         };
         ProcessSettings { identity: kind as u32, identity_arguments, ..settings }
     }
@@ -99,7 +117,7 @@ pub(crate) fn find(process: &Path, runtime: Runtime) -> Result<Layout, Unknown> 
         return Err(Unknown::Never("it is gone"));
     }
     if hands_over(runtime) {
-        return Ok(Layout::Wakes);
+        return Ok(Layout::Wakes(virtual_threads(process)));
     }
     let memory = Memory::open(process).ok_or(Unknown::NotYet("its memory cannot be read"))?;
     match runtime {
@@ -109,5 +127,18 @@ pub(crate) fn find(process: &Path, runtime: Runtime) -> Result<Layout, Unknown> 
         Runtime::Haproxy => haproxy::find(process, &memory).map(Layout::Scheduled),
         Runtime::Tokio => tokio::find(process, &memory).map(Layout::Tokio),
         _ => Err(Unknown::Never("nothing is known of its runtime")),
+    }
+}
+
+/// What is known of the virtual threads of a JVM.
+fn virtual_threads(process: &Path) -> Virtual {
+    if !cfg!(target_arch = "x86_64") {
+        return Virtual::Never("where threads of this architecture keep their own is not known");
+    }
+    let memory = Memory::open(process).ok_or(Unknown::NotYet("its memory cannot be read"));
+    match memory.and_then(|memory| jvm::find(process, &memory)) {
+        Ok(layout) => Virtual::Known(layout),
+        Err(Unknown::NotYet(why)) => Virtual::NotYet(why),
+        Err(Unknown::Never(why)) => Virtual::Never(why),
     }
 }

@@ -22,6 +22,7 @@ mod content;
 mod handoff;
 mod header;
 mod order;
+mod platform;
 mod relay;
 mod runtime;
 mod source;
@@ -45,6 +46,7 @@ use self::{
     handoff::Handoffs,
     header::Header,
     order::Order,
+    platform::Platform,
     relay::Relay,
     runtime::Tasks,
     source::{Claim, Claims, Source},
@@ -78,8 +80,13 @@ fn evidence(runtime: Runtime, assigned: bool) -> Vec<Box<dyn Source>> {
             let turns = Box::new(Turns::of_a_scheduler()) as Box<dyn Source>;
             [header()].into_iter().chain(tasks()).chain([thread(), content(), turns]).collect()
         }
-        // Pools of threads, whose wakes the probes follow.
-        Runtime::Java => vec![header(), thread(), content(), Box::new(Handoffs::default()), turns()],
+        // Pools of threads, whose wakes the probes follow; and virtual threads, which the probes name.
+        Runtime::Java => {
+            let thread = Box::new(Platform(Thread::default())) as Box<dyn Source>;
+            let handoffs = Box::new(Handoffs::default()) as Box<dyn Source>;
+            let turns = Box::new(Platform(Turns::of_a_loop())) as Box<dyn Source>;
+            [header()].into_iter().chain(tasks()).chain([thread, content(), handoffs, turns]).collect()
+        }
         Runtime::Native | Runtime::Ruby | Runtime::Php | Runtime::Dotnet => {
             vec![header(), thread(), content(), relay(), turns()]
         }

@@ -81,17 +81,26 @@ fn no_call_hangs_under_a_foreign_request() {
     assert!(failures.is_empty(), "{} failures, listed above", failures.len());
 }
 
-/// Evidence that is not there is no failure above: it would be missed by nobody.
 #[test]
 fn most_calls_of_threads_that_a_request_starts_are_seen_to_be_its_own() {
+    most_are_right("python-threads", Shape::Parallel);
+}
+
+#[test]
+fn most_calls_of_virtual_threads_are_seen_to_be_of_their_own_request() {
+    most_are_right("java-virtual-url", Shape::Sequence);
+}
+
+/// Evidence that is not there is no failure of the row: it would be missed by nobody.
+fn most_are_right(name: &str, shape: Shape) {
     if !is_root() {
-        return say("SKIPPED threads of requests: loading probes needs root");
+        return say(&format!("SKIPPED {name}: loading probes needs root"));
     }
-    let model = MODELS.iter().find(|model| model.name == "python-threads").expect("in the table");
+    let model = MODELS.iter().find(|model| model.name == name).expect("in the table");
     if let Err(why) = model.provide() {
-        return say(&format!("NOT RUN threads of requests: {why}"));
+        return say(&format!("NOT RUN {name}: {why}"));
     }
-    let row = run(model, Shape::Parallel, QUICK_CONCURRENCY).expect("the service and the agent run");
+    let row = run(model, shape, QUICK_CONCURRENCY).expect("the service and the agent run");
     say(&table::line(&row));
     assert_eq!(row.failures(), Vec::<String>::new());
     assert!(2 * row.tally.right > row.tally.calls, "{}", table::line(&row));

@@ -228,15 +228,15 @@ pub(crate) const MODELS: &[Model] = &[
     on_jdk("java-futures", &[One, Sequence, Parallel], Some(90.0), &[], |site| {
         Ok(site.java("java", "Work", &["futures"]))
     }),
-    Model {
-        name: "java-virtual",
-        shapes: &[One, Sequence, Fresh],
-        quick: None,
-        target: None,
-        peers: &[],
-        parts: &[WORK, Part::Jdk { least: 21 }],
-        command: |site| Ok(site.java(java(21)?, "Work", &["virtual"])),
-    },
+    virtual_threads("java-virtual", &[One, Sequence, Parallel, Fresh], None, |site| {
+        Ok(site.java(java(21)?, "Work", &["virtual"]))
+    }),
+    virtual_threads("java-virtual-url", &[One, Sequence, Fresh], Some(99.0), |site| {
+        Ok(site.java(java(21)?, "Work", &["virtual-url"]))
+    }),
+    virtual_threads("java-virtual-children", &[Parallel], None, |site| {
+        Ok(site.java(java(21)?, "Work", &["virtual-url"]))
+    }),
     Model {
         name: "java-tomcat",
         shapes: &[One, Sequence, Parallel],
@@ -245,7 +245,20 @@ pub(crate) const MODELS: &[Model] = &[
         peers: &[],
         parts: &[Part::Jars, Part::Java { source: "TomcatService.java" }],
         command: |site| {
-            let mut java = site.java("java", "TomcatService", &[]);
+            let mut java = site.java("java", "TomcatService", &["pool"]);
+            java.arg(site.folder);
+            Ok(java)
+        },
+    },
+    Model {
+        name: "java-tomcat-virtual",
+        shapes: &[One, Sequence, Fresh],
+        quick: None,
+        target: Some(99.0),
+        peers: &[],
+        parts: &[Part::Jars, Part::Java { source: "TomcatService.java" }, Part::Jdk { least: 21 }],
+        command: |site| {
+            let mut java = site.java(java(21)?, "TomcatService", &["virtual"]);
             java.arg(site.folder);
             Ok(java)
         },
@@ -375,6 +388,10 @@ const fn on_jdk(
 ) -> Model {
     let parts = &[WORK];
     Model { name, shapes, quick: None, target, peers, parts, command }
+}
+
+const fn virtual_threads(name: &'static str, shapes: &'static [Shape], target: Option<f64>, command: Start) -> Model {
+    Model { name, shapes, quick: None, target, peers: &[], parts: &[WORK, Part::Jdk { least: 21 }], command }
 }
 
 impl Site<'_> {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use spantap_common::identity::{Cpython, Work};
 
-use super::{Memory, Unknown, memory::Mapping};
+use super::{Memory, Unknown, keys, memory::Mapping};
 use crate::targets::elf;
 
 /// Looks for the layout.
@@ -131,14 +131,10 @@ fn pointers(memory: &Memory, threads: &[Thread]) -> Option<Vec<(u64, u64)>> {
 /// Not in `_Py_tss_tstate`, which is empty while the thread is in a system call: in the slot of the key that
 /// `PyGILState_Ensure` looks at, or in the thread-local variable that it became.
 fn slot(memory: &Memory, pointers: &[(u64, u64)]) -> Option<(i64, Option<u16>)> {
-    let holds = |pointer: u64, slot: i64, state: u64| memory.word(pointer.wrapping_add_signed(slot)) == Some(state);
-    let shared = |slot: &i64| pointers.iter().all(|(state, pointer)| holds(*pointer, *slot, *state));
-    if let Some(slot) = (0..KEYS).map(|key| FIRST_KEY + KEY_BYTES * key).find(shared) {
-        return Some((slot, None));
-    }
-    if let Some(found) = table(memory, pointers) {
+    if let Some(found) = keys::slot(memory, pointers) {
         return Some(found);
     }
+    let shared = |slot: &i64| pointers.iter().all(|(state, pointer)| keys::holds(memory, *pointer, *slot, *state));
     let local = (1..=MAX_LOCAL / 8).map(|index| -8 * index).filter(shared);
     // One that is filled only while the thread holds the lock may be among them: at most one thread does at a time.
     let local: Vec<_> = local.collect();
@@ -146,19 +142,6 @@ fn slot(memory: &Memory, pointers: &[(u64, u64)]) -> Option<(i64, Option<u16>)> 
         [slot] if pointers.len() > 1 => Some((slot, None)),
         _ => None,
     }
-}
-
-/// musl keeps a thread's keys in a table, whose address is in the thread's block.
-fn table(memory: &Memory, pointers: &[(u64, u64)]) -> Option<(i64, Option<u16>)> {
-    (1..MUSL_BLOCK / 8).map(|index| 8 * index).find_map(|slot| {
-        let of =
-            |pointer: u64| memory.word(pointer.wrapping_add_signed(slot)).map(|table| memory.words(table, MUSL_KEYS));
-        let (state, pointer) = *pointers.first()?;
-        let key = of(pointer)?.iter().position(|word| *word == state)?;
-        let shared =
-            pointers.iter().all(|(state, pointer)| of(*pointer).is_some_and(|keys| keys.get(key) == Some(state)));
-        shared.then_some((slot, Some(8 * key as u16)))
-    })
 }
 
 /// Where a thread state has its context: the one place that leads to an object of the type of contexts.
@@ -259,15 +242,6 @@ const WORD: u16 = 8;
 
 /// `tp_name` of `PyContext_Type`, today and as it may be qualified.
 const CONTEXT_TYPES: &[&str] = &["Context", "_contextvars.Context", "contextvars.Context"];
-
-/// glibc's `struct pthread`: `specific_1stblock` holds 32 pairs of a sequence number and the data of a key.
-const FIRST_KEY: i64 = 0x310 + 8;
-const KEY_BYTES: i64 = 16;
-const KEYS: i64 = 32;
-
-/// musl's `struct pthread` has some 200 bytes, and a process 128 keys.
-const MUSL_BLOCK: i64 = 256;
-const MUSL_KEYS: usize = 128;
 
 /// Thread-local variables of an executable and its libraries: 4 KiB hold those of most.
 const MAX_LOCAL: i64 = 4096;

@@ -5,7 +5,8 @@
 //! (`spantap_common::identity::Kind::Wakes`). Out: the request whose thread, between reading and answering it, was told of the
 //! call's response, directly or from thread to thread. Threads are also woken for locks, and take work off queues without being
 //! woken: so a call is claimed only once every request that it could belong to is answered and one alone was told of it. How
-//! often two were is what the process is judged by. It says nothing about requests that one thread reads and another answers.
+//! often two were is what the process is judged by. It says nothing about requests that one thread reads and another answers, or
+//! that a virtual thread serves: of what its carrier was told, it may know nothing.
 //!
 //! ```text
 //! W reads R ── W waits ········································ W goes on ── W answers R      c is R's
@@ -15,9 +16,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use smallvec::SmallVec;
+use spantap_common::identity::Virtual;
 
 use super::{
     act::{Act, What},
+    platform::moves,
     source::{Claims, Source},
 };
 use crate::{
@@ -76,12 +79,14 @@ impl Source for Handoffs {
             What::Received { request, by, .. } => {
                 self.requests.insert(self.received, Request { id: request, since: act.at, tid: by.tid });
                 self.ordinals.insert(request, self.received);
-                self.holding.entry(by.tid).or_default().push(self.received);
+                if !moves(by) {
+                    self.holding.entry(by.tid).or_default().push(self.received);
+                }
                 self.received += 1;
             }
             What::Called { call, by, .. } => {
                 // Its thread begins anew here, too.
-                if let Some(request) = self.alone_of(by.tid) {
+                if let Some(request) = self.alone_of(by.tid).filter(|_| !moves(by)) {
                     self.told(request, by, self.requests.len() > 1, claims);
                 }
                 if self.waiting.len() < MOST_CALLS {
@@ -151,7 +156,10 @@ impl Handoffs {
         let Some(known) = self.requests.get(ordinal).copied() else { return };
         // A thread that has several requests, or answers what another one has read, waits for nothing in particular: this is
         // another kind of process. But it is a rival of those that do.
-        if self.alone_of(by.tid).is_some_and(|alone| alone.id == request) {
+        if moves(by) && crowded {
+            // So may the carrier of a virtual thread be, for that.
+            self.rival(known, by);
+        } else if moves(by) || self.alone_of(by.tid).is_some_and(|alone| alone.id == request) {
             self.told(known, by, crowded, claims);
         } else {
             self.record.several();
@@ -161,7 +169,7 @@ impl Handoffs {
 
     /// Whoever has written for this request was told of responses, and none of the calls can be claimed for it.
     fn rival(&mut self, request: Request, by: Task) {
-        for name in by.identity.into_iter().filter(|name| *name != 0) {
+        for name in names(by) {
             let call = self.reads.get(&name).and_then(|id| self.calls.get_mut(id));
             if let Some(call) = call.filter(|call| call.at >= request.since) {
                 call.rivals = true;
@@ -171,7 +179,7 @@ impl Handoffs {
 
     /// The thread that serves this request has written, and was told of what stands in its identity.
     fn told(&mut self, request: Request, by: Task, crowded: bool, claims: &mut Claims) {
-        for name in by.identity.into_iter().filter(|name| *name != 0) {
+        for name in names(by) {
             let Some(id) = self.reads.get(&name).copied() else { continue };
             let Some(call) = self.calls.get_mut(&id).filter(|call| call.at >= request.since) else { continue };
             if !call.told.contains(&request.id) {
@@ -236,6 +244,11 @@ impl Handoffs {
             _ => {}
         }
     }
+}
+
+/// The reads that led to what a thread has written.
+fn names(by: Task) -> impl Iterator<Item = u64> {
+    by.identity.into_iter().filter(|word| *word != 0 && Virtual::from_word(*word).is_none())
 }
 
 /// How often one thread alone was told of a response, lately.

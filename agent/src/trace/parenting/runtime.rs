@@ -13,7 +13,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use spantap_common::identity::{self, Batch};
+use spantap_common::identity::{self, Batch, Virtual};
 
 use super::{
     act::{Act, What},
@@ -62,6 +62,8 @@ enum Reading {
     Scheduled,
     /// The task that answers, and of a call the one that waits for the response.
     Tokio,
+    /// The number of the virtual thread that runs, and nothing of threads of the system.
+    Virtual,
 }
 
 /// A request that is not answered yet.
@@ -122,6 +124,7 @@ impl Tasks {
             Runtime::Go => Reading::Go,
             Runtime::Haproxy => Reading::Scheduled,
             Runtime::Tokio => Reading::Tokio,
+            Runtime::Java => Reading::Virtual,
             _ => return None,
         };
         Some(Self {
@@ -142,6 +145,10 @@ impl Tasks {
         let [first, second, third] = by.identity;
         match (self.reading, first) {
             (Reading::Scheduled, task) => Who { task, ..Who::default() },
+            (Reading::Virtual, _) => match Virtual::from_word(third) {
+                Some(Virtual::Moved(task)) => Who { task, ..Who::default() },
+                Some(Virtual::Connected(_)) | None => Who::default(),
+            },
             (Reading::Cpython, task) => Who { task, kin: second, waits: third, generated: 0 },
             (Reading::Tokio, 0) => Who { task: second, waits: third, ..Who::default() },
             (Reading::Tokio, task) => Who { task, ..Who::default() },
@@ -199,8 +206,12 @@ impl Tasks {
         let Who { mut task, kin, waits, .. } = self.who(by);
         self.works(task, by, at, claims);
         // Nobody's task has written what was waiting for the connection: whoever connected did so to write it.
-        if self.reading == Reading::Scheduled && is_first && task == 0 {
-            task = by.identity[1];
+        if is_first && task == 0 {
+            task = match (self.reading, Virtual::from_word(by.identity[2])) {
+                (Reading::Scheduled, _) => by.identity[1],
+                (Reading::Virtual, Some(Virtual::Connected(task))) => task,
+                _ => 0,
+            };
         }
         // A goroutine whose starter is between two requests was left behind by the first.
         if self.reading == Reading::Go && self.is_between(task, kin) {
@@ -302,7 +313,7 @@ impl Tasks {
                     claims.is(call.call, request, LinkMethod::Runtime);
                 }
                 Reading::Go if call.kin == who.task => self.started(&call, request, (generated, fresh), claims),
-                Reading::Cpython | Reading::Go | Reading::Scheduled | Reading::Tokio => {}
+                Reading::Cpython | Reading::Go | Reading::Scheduled | Reading::Tokio | Reading::Virtual => {}
             }
         }
     }

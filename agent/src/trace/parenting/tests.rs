@@ -100,7 +100,12 @@ impl Play {
 
     /// Writes the first call on a connection that `tid` connected `ago` nanoseconds before.
     pub(super) fn calls_over_connection(self, call: impl Into<u64>, tid: u32, ago: u64) -> Self {
-        let connected = Some(Moment { at: Timestamp(self.now + 1_000 - ago), task: self.task(tid) });
+        self.calls_over_connection_of(call, tid, tid, ago)
+    }
+
+    /// The same, connected by another thread.
+    pub(super) fn calls_over_connection_of(self, call: impl Into<u64>, tid: u32, connector: u32, ago: u64) -> Self {
+        let connected = Some(Moment { at: Timestamp(self.now + 1_000 - ago), task: self.task(connector) });
         let by = self.task(tid);
         self.act(What::Called {
             call: id(call.into()),
@@ -245,6 +250,23 @@ fn pipelined_requests_are_served_in_their_order() {
 #[test]
 fn another_thread_of_a_serving_process_is_unknown() {
     play(Runtime::Ruby).receives('A', T).calls('a', U).hears('a', U).answers('A', T).says("a<?");
+}
+
+#[test]
+fn who_has_connected_for_a_call_made_it_whoever_writes() {
+    let mut play = play(Runtime::Ruby);
+    for n in 0u64..8 {
+        play = play.receives(1_000 + n, T).receives(2_000 + n, U).answers(1_000 + n, T).answers(2_000 + n, U);
+    }
+    let play = play.receives('A', T).receives('B', U).calls_over_connection_of('a', 30, T, 500);
+    // Connected before that thread had the request; and by one that has none.
+    let play = play.calls_over_connection_of('b', 30, U, 5_000).calls_over_connection_of('c', 30, 31, 500);
+    // Who serves a request calls for that one, whoever has connected.
+    let play = play.calls_over_connection_of('d', U, T, 500);
+    let play = play.answers('A', T).answers('B', U).waits_ms(6_000);
+    assert_eq!(play.verdict('a'), Some(Verdict::Is(id('A'.into()), LinkMethod::Thread)));
+    assert_eq!(play.verdict('d'), Some(Verdict::Is(id('B'.into()), LinkMethod::Thread)));
+    assert!(play.is_unknown('b') && play.is_unknown('c'));
 }
 
 #[test]

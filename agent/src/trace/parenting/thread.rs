@@ -2,8 +2,8 @@
 //! `thread`: a thread that has read one request, and answers it, made the calls in between for it.
 //!
 //! In: who reads requests, makes calls and writes answers, and which threads begin and end. Out: the request that the
-//! calling thread holds, once that thread has answered it; that of the thread which has started the calling one is
-//! [`super::births`]' business. It is exact where a thread serves one request at a time and never hands one over. Both are
+//! calling thread holds, once that thread has answered it; or, where the calling one holds none, that of the thread which has connected
+//! for the call. That of the thread which has started the calling one is [`super::births`]' business. It is exact where a thread serves one request at a time and never hands one over. Both are
 //! watched: a thread that reads a request of another connection while it holds one, or that answers what another has
 //! read, ends the trust in all threads of the process; a thread that goes to and fro between connections of its own is an
 //! event loop, about which [`super::turn`] knows more.
@@ -16,7 +16,13 @@ use super::{
     source::{Claims, Source},
     trust::Trust,
 };
-use crate::{event::SocketId, pairing::ExchangeId, table::Table, time::Task, trace::LinkMethod};
+use crate::{
+    event::SocketId,
+    pairing::ExchangeId,
+    table::Table,
+    time::{Moment, Task, Timestamp},
+    trace::LinkMethod,
+};
 
 /// The requests that the threads of one process hold.
 #[derive(Debug)]
@@ -34,6 +40,7 @@ pub(super) struct Thread {
 #[derive(Debug)]
 struct Held {
     tid: u32,
+    since: Timestamp,
     /// That thread has begun to answer it.
     answered: bool,
     calls: SmallVec<[ExchangeId; 4]>,
@@ -56,16 +63,18 @@ impl Source for Thread {
     fn saw(&mut self, act: &Act, claims: &mut Claims) {
         self.births.expire(act.at, claims);
         match act.what {
-            What::Received { request, by, .. } => self.received(request, by, claims),
-            What::Called { call, by, .. } => match self.held_by(by.tid) {
-                Some(request) => {
-                    self.calls.insert(call, request);
-                    if let Some(held) = self.requests.get_mut(&request) {
-                        held.calls.push(call);
+            What::Received { request, by, .. } => self.received(request, by, act.at, claims),
+            What::Called { call, by, connected, .. } => {
+                match self.held_by(by.tid).or_else(|| self.connected(connected?)) {
+                    Some(request) => {
+                        self.calls.insert(call, request);
+                        if let Some(held) = self.requests.get_mut(&request) {
+                            held.calls.push(call);
+                        }
                     }
+                    None => self.births.called(call, by.tid, claims),
                 }
-                None => self.births.called(call, by.tid, claims),
-            },
+            }
             What::Began { thread, started, by } => match self.held_by(by).or_else(|| self.births.request_of(by)) {
                 Some(request) => self.births.began(thread, started, request, claims),
                 None => self.births.doubt(thread),
@@ -100,7 +109,7 @@ impl Source for Thread {
 }
 
 impl Thread {
-    fn received(&mut self, request: ExchangeId, by: Task, claims: &mut Claims) {
+    fn received(&mut self, request: ExchangeId, by: Task, at: Timestamp, claims: &mut Claims) {
         self.habit.reads(request.socket, by.tid);
         let holding = self.holding.entry(by.tid).or_default();
         if holding.iter().any(|other| other.socket != request.socket) {
@@ -108,7 +117,7 @@ impl Thread {
             self.births.failed(claims);
         }
         holding.push(request);
-        self.requests.insert(request, Held { tid: by.tid, answered: false, calls: SmallVec::new() });
+        self.requests.insert(request, Held { tid: by.tid, since: at, answered: false, calls: SmallVec::new() });
         self.births.doubt(by.tid);
     }
 
@@ -118,6 +127,12 @@ impl Thread {
         let holding = self.holding.get(&tid)?;
         let oldest = holding.first()?;
         holding.iter().all(|other| other.socket == oldest.socket).then_some(*oldest)
+    }
+
+    /// The request for which a thread has connected. It did so for what is written first; a client library's own thread may do the writing.
+    fn connected(&self, Moment { at, task }: Moment) -> Option<ExchangeId> {
+        let request = self.held_by(task.tid)?;
+        self.requests.get(&request).filter(|held| held.since <= at).map(|_| request)
     }
 
     fn answering(&mut self, request: ExchangeId, by: Option<Task>, crowded: bool, claims: &mut Claims) {

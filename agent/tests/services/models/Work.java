@@ -3,6 +3,7 @@
 // pool: HttpClient.send on the request's thread (parallel: sendAsync, joined there). second-pool: HttpURLConnection on
 // the threads of another pool, while the request's thread waits. futures: nobody waits; CompletableFuture chains over
 // sendAsync and delayed executors end with the answer. virtual: pool, with a virtual thread for each request (JDK 21).
+// virtual-url: HttpURLConnection on the request's virtual thread (parallel: on others that it starts and waits for).
 
 import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpServer;
@@ -18,6 +19,7 @@ import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
 
@@ -44,7 +46,7 @@ public class Work {
                 answer(exchange, List.of(e.toString()));
             }
         });
-        server.setExecutor(style.equals("virtual") ? virtualThreads() : Executors.newFixedThreadPool(16));
+        server.setExecutor(style.startsWith("virtual") ? virtualThreads() : Executors.newFixedThreadPool(16));
         server.start();
     }
 
@@ -52,7 +54,7 @@ public class Work {
         Thread.sleep(duration(shape));
         List<String> parts;
         if (shape.equals("parallel")) {
-            CompletableFuture<String> first = start(style, shape, id, 0), second = start(style, shape, id, 1);
+            Future<String> first = submit(style, shape, id, 0), second = submit(style, shape, id, 1);
             parts = List.of(first.get(), second.get());
         } else {
             String first = get(style, shape, id, 0);
@@ -81,7 +83,13 @@ public class Work {
 
     static String get(String style, String shape, String id, int n) throws Exception {
         if (style.equals("second-pool")) return start(style, shape, id, n).get();
+        if (style.equals("virtual-url")) return byUrl(shape, id, n);
         return CLIENT.send(request(shape, id, n), HttpResponse.BodyHandlers.ofString()).body();
+    }
+
+    static Future<String> submit(String style, String shape, String id, int n) throws Exception {
+        if (style.equals("virtual-url")) return virtualThreads().submit(() -> byUrl(shape, id, n));
+        return start(style, shape, id, n);
     }
 
     static CompletableFuture<String> start(String style, String shape, String id, int n) {
