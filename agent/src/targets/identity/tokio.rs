@@ -178,8 +178,10 @@ impl<'a> Image<'a> {
     /// The work that a thread does and a task waits for.
     fn work_of(&self, thread: u64, wakers: u64) -> Option<Stack> {
         let words = self.memory.words(thread.checked_sub(STACK)?, (STACK / 8) as usize);
-        let work = |word: &u64| self.task(*word).filter(|task| self.is_awaited_work(task, wakers));
-        let Reader { task, future, .. } = words.iter().rev().find_map(work)?;
+        // A thread that runs a scheduler has that in the same place: a work that nobody waits for.
+        let runs = |word: &u64| self.task(*word).filter(|task| self.is_running(task.task));
+        let work = words.iter().rev().find_map(runs).filter(|work| self.is_awaited(work, wakers))?;
+        let Reader { task, future, .. } = work;
         let places = words.iter().enumerate().filter_map(|(index, word)| {
             let below = u16::try_from(STACK as usize - 8 * index).ok()?;
             match *word {
@@ -191,14 +193,16 @@ impl<'a> Image<'a> {
         Some(Stack { thread, work: self.memory.word_at(task, future.0)?, places: places.collect() })
     }
 
-    /// Whether a task runs, and another waits for its end.
-    fn is_awaited_work(&self, task: &Reader, wakers: u64) -> bool {
+    fn is_running(&self, task: u64) -> bool {
+        self.memory.word(task).is_some_and(|state| state & Tokio::STAGES == Tokio::RUNS)
+    }
+
+    /// Whether another task waits for the end of this one.
+    fn is_awaited(&self, task: &Reader, wakers: u64) -> bool {
         let state = self.memory.word(task.task).unwrap_or_default();
         let trailer = self.memory.words(task.task.wrapping_add(task.future.1), TRAILER_WORDS);
         let is_waker = |pair: &[u64]| pair[0] == wakers && self.task(pair[1]).is_some();
-        state & Tokio::STAGES == Tokio::RUNS
-            && state & Tokio::JOINED == Tokio::JOINED
-            && trailer.chunks_exact(2).any(is_waker)
+        state & Tokio::JOINED == Tokio::JOINED && trailer.chunks_exact(2).any(is_waker)
     }
 
     /// Kinds of tasks that have the sender of a response that another task waits for, the commonest first.
@@ -340,7 +344,8 @@ struct Stack {
     places: Vec<Place>,
 }
 
-/// Whether a thread was seen with two works: what it has left behind of the first is told from what it has of the second.
+/// Whether a thread was seen with two works: what it has left behind of the first is told from what it has of the second. Threads
+/// that have just begun are alike in what was left behind, too.
 fn is_enough(stacks: &[Stack]) -> bool {
     stacks
         .iter()
