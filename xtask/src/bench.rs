@@ -112,7 +112,7 @@ pub(crate) fn bench(part: Part, effort: Effort, peers: Peers, json: Option<&Path
     }
     let bench = Bench { agent, effort, peers };
     load::allow_many_connections()?;
-    let conditions = Conditions::now()?;
+    let conditions = Conditions::now(bench.peers.agent.as_deref())?;
     println!("{conditions}");
 
     let mut report = Report::default();

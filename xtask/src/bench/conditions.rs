@@ -4,7 +4,7 @@
 //! In: this machine. Out: what a reader must know to compare figures. It changes nothing: no governor is set, no other
 //! program is stopped.
 
-use std::{fmt, fs, process::Command};
+use std::{fmt, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -16,8 +16,8 @@ use crate::command::{answer, program, root};
 pub(super) struct Conditions(Vec<(&'static str, String)>);
 
 impl Conditions {
-    /// As they are now.
-    pub(super) fn now() -> Result<Self> {
+    /// As they are now; `agent` is the executable that was given, if none was built.
+    pub(super) fn now(agent: Option<&Path>) -> Result<Self> {
         let processors = read("/proc/cpuinfo")?;
         let model = field(&processors, "model name").unwrap_or("unknown").to_owned();
         let count = processors.lines().filter(|line| line.starts_with("processor")).count();
@@ -34,6 +34,7 @@ impl Conditions {
             ("rustc", answer(Command::new("rustc").arg("--version")).unwrap_or_default().trim().to_owned()),
             ("nginx", nginx),
             ("spantap", commit.unwrap_or_default().trim().to_owned()),
+            ("executable", agent.map_or_else(|| "built from it".to_owned(), |agent| agent.display().to_string())),
             ("load", load()?),
         ]))
     }
