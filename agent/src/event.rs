@@ -211,6 +211,11 @@ pub fn kind(raw: &[u8]) -> Option<Kind> {
     read::<Header>(raw).ok().and_then(|header| Kind::from_wire(header.kind))
 }
 
+/// The socket that `raw` says it is about; nothing else of it is checked.
+pub fn socket_of(raw: &[u8]) -> Option<SocketId> {
+    read::<Header>(raw).ok().map(|header| SocketId(header.socket))
+}
+
 /// When `raw` says that it was made; nothing else of it is checked.
 pub fn made_at(raw: &[u8]) -> Option<Timestamp> {
     read::<Header>(raw).ok().map(|header| Timestamp(header.at))

@@ -6,7 +6,7 @@
 
 mod fuzz;
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{hint::black_box, mem, sync::Arc, time::Duration};
 
 use spantap_common::{
     abi,
@@ -107,6 +107,15 @@ struct Connection {
 }
 
 impl Connection {
+    /// See [`Pipeline::prefetch`]: something of each cache line.
+    fn prefetch(&self) {
+        black_box((self.used, self.assembler.is_waiting(), self.talk.role, self.talk.client));
+        black_box(self.talk.pairing.newest());
+        if let Some(parser) = &self.talk.parser {
+            parser.prefetch();
+        }
+    }
+
     /// How long it may be silent.
     fn silence(&self, limits: &Limits) -> Duration {
         if self.talk.is_left_in_silence() { limits.unix_silence } else { limits.silence }
@@ -187,6 +196,16 @@ impl Pipeline {
     /// Whether `pid` was introduced by [`Input::Facts`], as it must be before its first socket can be understood.
     pub fn knows(&self, pid: u32) -> bool {
         self.known.contains_key(&pid)
+    }
+
+    /// Has what the next records need brought from memory, all of it at the same time: connections are many, and each is used
+    /// seldom. Nothing changes (2026-11: 0.6 µs of an exchange where there are 10,000 connections, nothing where there are 100).
+    pub fn prefetch<'a>(&self, records: impl Iterator<Item = &'a [u8]>) {
+        for id in records.filter_map(event::socket_of) {
+            if let Some(connection) = self.connections.get(&id) {
+                connection.prefetch();
+            }
+        }
     }
 
     /// Takes one input; finished spans are appended to `out`.

@@ -42,6 +42,9 @@ pub trait Parser {
 
     /// Whether there is such a message. It is worth a tick only then.
     fn waits_for_silence(&self) -> bool;
+
+    /// Something is about to come: reads from each of its cache lines, so that they are here by then. Nothing changes.
+    fn prefetch(&self);
 }
 
 /// Who sent something: the side that asks, or the side that answers.

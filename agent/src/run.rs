@@ -347,16 +347,19 @@ struct Drained {
 fn drain(probes: &mut Probes, watched: &mut Watched, inlet: &mut Inlet) -> Drained {
     let wall = clock::wall_offset();
     let (mut records, mut bytes, mut backlog) = (0, 0, None);
-    probes.drain(|record| {
-        records += 1;
-        bytes += record.len() as u64;
-        if records == ring::BATCH {
-            backlog = Some(event::made_at(record).unwrap_or_default());
+    probes.drain_few(|few| {
+        inlet.pipeline.prefetch(few.records());
+        for record in few.records() {
+            records += 1;
+            bytes += record.len() as u64;
+            if records == ring::BATCH {
+                backlog = Some(event::made_at(record).unwrap_or_default());
+            }
+            if let Some((facts, watch)) = watched.met(record, &inlet.pipeline) {
+                inlet.feed(Input::Facts(&facts, watch), wall);
+            }
+            inlet.feed(Input::Record(record), wall);
         }
-        if let Some((facts, watch)) = watched.met(record, &inlet.pipeline) {
-            inlet.feed(Input::Facts(&facts, watch), wall);
-        }
-        inlet.feed(Input::Record(record), wall);
     });
     Drained { bytes, backlog }
 }

@@ -34,7 +34,7 @@ use super::{
     occupancy::{Filled, Occupancy},
     older::{self, Older},
     plan::{self, HookVerdict, PassedOver, State},
-    ring::Ring,
+    ring::{Few, Ring},
 };
 use crate::memory;
 
@@ -193,6 +193,11 @@ impl Probes {
     /// Hands over the records there are; returns how many. See [`Ring::drain`].
     pub fn drain(&mut self, record: impl FnMut(&[u8])) -> usize {
         self.ring.drain(record)
+    }
+
+    /// The same, a few at a time. See [`Ring::drain_few`].
+    pub fn drain_few(&mut self, take: impl FnMut(&Few)) -> usize {
+        self.ring.drain_few(take)
     }
 
     /// Detaches the probes. What they have written can still be drained.

@@ -49,7 +49,7 @@ mod redact;
 mod seen;
 mod uri;
 
-use std::{collections::VecDeque, hash::BuildHasher, mem, sync::Arc, time::Duration};
+use std::{collections::VecDeque, hash::BuildHasher, hint::black_box, mem, sync::Arc, time::Duration};
 
 use foldhash::fast::FixedState;
 use spantap_common::{endpoint::Endpoint, loss::Reason};
@@ -297,6 +297,12 @@ impl Parser for Http1 {
 
     fn waits_for_silence(&self) -> bool {
         self.answer.is_some() && self.server.is_out_of_sight()
+    }
+
+    fn prefetch(&self) {
+        self.connection.prefetch();
+        black_box((self.client.position, self.server.position, self.answer.is_some(), self.fresh));
+        black_box((self.waiting.front().map(|request| request.reported), self.name.is_some()));
     }
 }
 

@@ -8,6 +8,7 @@
 use std::{
     borrow::Cow,
     fmt::Write,
+    hint::black_box,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
@@ -75,6 +76,11 @@ struct Ends {
 struct Repeated(Option<Arc<str>>);
 
 impl Connection {
+    /// See [`Parser::prefetch`](super::Parser::prefetch).
+    pub(super) fn prefetch(&self) {
+        black_box((self.role, self.ends.peer_port, self.host.0.is_some(), self.user_agent.0.is_some()));
+    }
+
     /// A connection on which nothing was said.
     pub(super) fn new(link: &Link, common: Arc<Common>) -> Self {
         let text = |endpoint| Some(common.text(&address(endpoint).to_string()));
