@@ -111,8 +111,8 @@ fn hands_over(runtime: Runtime) -> bool {
     matches!(runtime, Runtime::Java)
 }
 
-/// Looks into the process whose directory in `/proc` is `process`.
-pub(crate) fn find(process: &Path, runtime: Runtime) -> Result<Layout, Unknown> {
+/// Looks into the process whose directory in `/proc` is `process`, for the first time or once more.
+pub(crate) fn find(process: &Path, runtime: Runtime, is_first: bool) -> Result<Layout, Unknown> {
     if !process.exists() {
         return Err(Unknown::Never("it is gone"));
     }
@@ -125,7 +125,7 @@ pub(crate) fn find(process: &Path, runtime: Runtime) -> Result<Layout, Unknown> 
         Runtime::Go => go::find(process, &memory).map(Layout::Go),
         Runtime::Node => node::find(&memory).map(Layout::Node),
         Runtime::Haproxy => haproxy::find(process, &memory).map(Layout::Scheduled),
-        Runtime::Tokio => tokio::find(process, &memory).map(Layout::Tokio),
+        Runtime::Tokio => tokio::find(process, &memory, is_first).map(Layout::Tokio),
         _ => Err(Unknown::Never("nothing is known of its runtime")),
     }
 }

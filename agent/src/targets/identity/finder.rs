@@ -183,7 +183,7 @@ impl Looker {
 
     fn look(&mut self, Waiting { ask, pid, runtime, looks, known, .. }: Waiting) {
         self.looked = true;
-        let found = find(&self.proc.join(pid.to_string()), runtime).map(|layout| layout.and(known));
+        let found = find(&self.proc.join(pid.to_string()), runtime, looks == 0).map(|layout| layout.and(known));
         let news = found.as_ref().ok().copied().filter(|layout| known != Some(*layout));
         let is_told = self.answer(Answer { ask, pid, first: looks == 0, layout: news });
         let known = if is_told { news.or(known) } else { known };

@@ -21,14 +21,14 @@ use spantap_common::identity::{Blocking, Client, Tokio};
 use super::{Memory, Unknown, memory::Mapping};
 use crate::kernel::features::release;
 
-/// Looks for the layout.
-pub(super) fn find(process: &Path, memory: &Memory) -> Result<Tokio, Unknown> {
+/// Looks for the layout; where it is not the first look, which the first span waits for, several times in a row.
+pub(super) fn find(process: &Path, memory: &Memory, is_first: bool) -> Result<Tokio, Unknown> {
     if !tells_what_epoll_knows(&release()) {
         return Err(Unknown::Never("kernels before 5.12 do not show the probes which task reads a socket"));
     }
     let sockets = sockets(process)?;
     let image = Image::of(memory).ok_or(Unknown::NotYet("it has mapped no file"))?;
-    image.layout(&sockets)
+    image.layout(&sockets, if is_first { 1 } else { MOST_TRIES })
 }
 
 /// Whether a kernel of this release has `file.f_ep`, which leads the probes there.
@@ -123,7 +123,7 @@ impl<'a> Image<'a> {
         Some(Self { memory, code, data })
     }
 
-    fn layout(&self, sockets: &[u64]) -> Result<Tokio, Unknown> {
+    fn layout(&self, sockets: &[u64], tries: u32) -> Result<Tokio, Unknown> {
         // Where the wakers are, and who shares which table: (offset, table).
         let mut votes: HashMap<(u16, u64), Vec<Reader>> = HashMap::new();
         let mut tables = HashMap::new();
@@ -151,7 +151,14 @@ impl<'a> Image<'a> {
         let [Places { id, trailer }] = *places.into_iter().collect::<Vec<_>>() else {
             return Err(Unknown::Never("its tasks differ in where they have their numbers"));
         };
-        let clients = self.clients(&readers, wakers);
+        let mut clients = self.clients(&readers, wakers);
+        for _ in 1..tries {
+            if clients[0].future != 0 {
+                break;
+            }
+            thread::sleep(BETWEEN_ROUNDS);
+            clients = self.clients(&readers, wakers);
+        }
         let blocking = self.blocking(wakers);
         if clients[0].future == 0 && blocking.task == 0 {
             return Err(Unknown::NotYet("no call under way shows yet who waits for it"));
@@ -436,6 +443,9 @@ const THREAD_BLOCK: u64 = 16 << 10;
 /// Threads that are looked at: tokio has up to 512 for blocking work, some of which work.
 const MOST_STACKS: usize = 64;
 
+/// Looks in a row for a call that is under way: one at a time is under way half of the time.
+const MOST_TRIES: u32 = 4;
+
 /// Looks in a row at threads that work, until one of them does another work: they take milliseconds.
 const MOST_ROUNDS: u32 = 8;
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(4);
@@ -536,7 +546,7 @@ mod tests {
         fn look(&self, sockets: &[u64]) -> Result<Tokio, Unknown> {
             let memory = Memory::open(Path::new("/proc/self")).expect("this process runs");
             let image = Image { memory: &memory, code: vec![(CODE.start, CODE.end)], data: self.data.clone() };
-            image.layout(sockets)
+            image.layout(sockets, 2)
         }
     }
 
