@@ -54,7 +54,7 @@ impl Laid {
     /// Whether `call` can be of this request, by time alone.
     pub(crate) fn encloses(&self, call: &Self) -> bool {
         let (ours, theirs) = (&self.exchange, &call.exchange);
-        ours.serves && ours.process == theirs.process && ours.start < theirs.start && theirs.end <= ours.end
+        ours.serves && ours.process == theirs.process && ours.start <= theirs.start && theirs.end <= ours.end
     }
 
     /// When it began and ended.
@@ -111,7 +111,8 @@ pub(crate) fn lay_over(recording: &Recording, overlay: u32, rounds: u32, known: 
             exchanges.push(Laid { exchange, copy, judged: round + 1 == u64::from(rounds), known });
         }
     }
-    exchanges.sort_by_key(|laid| laid.exchange.start);
+    // Of what a coarse clock puts into one moment, requests come first.
+    exchanges.sort_by_key(|laid| (laid.exchange.start, laid.is_call()));
     Stream { exchanges }
 }
 

@@ -3,14 +3,14 @@
 //!
 //! In: acts of one process, and what better evidence has decided about them. Out: for a call the requests it may belong
 //! to, each with the share of cases in which such a word was right. It refuses to be sure of itself: how often it is
-//! right is measured on requests of this process whose calls are known, laid over each other as densely as the real ones
-//! are ([`practice`]); until there are enough of these, it says which request is likeliest, with no confidence at all.
+//! right is measured on this process's own work, one while laid over another ([`practice`]); until enough of it was seen,
+//! it says which request is likeliest, with no confidence at all.
 //!
 //! ```text
 //! acts ─► requests and calls of a while; over when no request is open, or enough calls wait ([`Assigned::close`])
 //!      ─► a walk through the assignments of all its calls at once ([`solve`]), by how this process works ([`model`])
-//!      ─► shares ─► confidence ([`practice`]) ─► claims
-//!      ─► what the walk found is learned; what better evidence has found also makes practice
+//!      ─► shares and doubts ─► confidence ([`practice`]) ─► claims
+//!      ─► what the walks found is learned
 //! ```
 //!
 //! A process whose calls are all found by better evidence never wakes this: it listens only after the first call that
@@ -20,13 +20,14 @@ mod model;
 mod practice;
 mod scene;
 mod solve;
+mod threads;
 
 use std::{collections::VecDeque, time::Duration};
 
 use self::{
     model::Model,
     practice::Practice,
-    scene::{Call, Candidates, Point, Request},
+    scene::{Call, Calls, Candidates, Point, Request},
     solve::Scene,
 };
 use super::{
@@ -222,7 +223,7 @@ impl Assigned {
             self.threads.clear();
         }
         let before = self.threads.insert(by.tid, at.0).unwrap_or_default();
-        Point { at: at.0, tid: by.tid, before }
+        Point { at: at.0, tid: by.tid, before, after: u64::MAX }
     }
 
     fn asked(&mut self, request: ExchangeId) -> Option<&mut Asked> {
@@ -250,9 +251,11 @@ impl Assigned {
             return;
         }
         self.budget.refill(now);
-        let requests: Vec<Request> = self.requests.iter().map(|asked| asked.request.clone()).collect();
-        let calls: Vec<Call> = self.calls.iter().map(|made| made.call.clone()).collect();
-        let mut nobody = vec![self.background.likelihood(); calls.len()];
+        let mut requests: Vec<Request> = self.requests.iter().map(|asked| asked.request.clone()).collect();
+        let mut calls: Vec<Call> = self.calls.iter().map(|made| made.call.clone()).collect();
+        scene::weave(&mut requests, &mut calls);
+        let background = self.background.likelihood();
+        let mut nobody = vec![background; calls.len()];
         let candidates: Vec<Candidates> = self
             .calls
             .iter()
@@ -275,7 +278,8 @@ impl Assigned {
         let seed = self.walks;
         let solution = solve::solve(&scene, &self.model, seed);
         if undecided > 0 {
-            self.practice.measure(&requests, &self.model, seed);
+            self.practice.cross(&requests, &calls, background, &self.model, seed);
+            self.hide(&requests, &calls, &candidates, seed);
         }
         for (index, shares) in solution.shares.iter().enumerate() {
             let made = &self.calls[index];
@@ -283,10 +287,12 @@ impl Assigned {
             if made.decided || !ripe {
                 continue;
             }
-            let (call, alone) = (made.id, candidates[index].len() == 1);
+            let call = made.id;
             let mut likely: Likely = [None; MOST_NAMED];
-            for (place, (request, share)) in likely.iter_mut().zip(shares) {
-                let confidence = self.practice.confidence(*share, alone);
+            let doubts = shares.iter().map(|(_, share)| 1.0 - f64::from(*share));
+            let doubts = std::iter::once(solution.doubts[index]).chain(doubts.skip(1));
+            for ((place, (request, _)), doubt) in likely.iter_mut().zip(shares).zip(doubts) {
+                let confidence = self.practice.confidence(doubt);
                 *place = Some((self.requests[usize::from(*request)].id, confidence));
             }
             let Some((first, _)) = likely[0] else { continue };
@@ -297,13 +303,41 @@ impl Assigned {
         self.learn(&requests, &calls, &candidates, &solution);
     }
 
+    /// Whether better evidence says what would have been said without it.
+    fn hide(&mut self, requests: &[Request], calls: &[Call], candidates: &[Candidates], seed: u64) {
+        let owners: Vec<Option<u16>> =
+            self.calls.iter().map(|made| made.known.and_then(|request| self.place_of(request))).collect();
+        let candidates: Vec<Candidates> = (owners.iter().zip(calls).zip(candidates))
+            .map(|((owner, call), of)| owner.map_or_else(|| of.clone(), |_| scene::candidates(requests, call)))
+            .collect();
+        if owners.iter().zip(&candidates).any(|(owner, of)| owner.is_some() && of.len() > 1) {
+            let nobody = vec![self.background.likelihood(); calls.len()];
+            let scene = Scene { requests, calls, candidates: &candidates, nobody: &nobody };
+            self.practice.hide(&scene, &owners, &self.model, seed);
+        }
+    }
+
     fn place_of(&self, request: ExchangeId) -> Option<u16> {
         let place = self.places.get(&request)?.checked_sub(self.gone_requests)?;
         u16::try_from(place).ok().filter(|_| place < self.requests.len())
     }
 
+    /// Learns from every assignment that a walk ended with: in what they disagree, each counts a part.
     fn learn(&mut self, requests: &[Request], calls: &[Call], candidates: &[Candidates], found: &solve::Solution) {
-        for (index, of) in found.sample.iter().enumerate() {
+        for sample in &found.samples {
+            self.learn_one(requests, calls, candidates, (found, sample));
+        }
+    }
+
+    fn learn_one(
+        &mut self,
+        requests: &[Request],
+        calls: &[Call],
+        candidates: &[Candidates],
+        (found, sample): (&solve::Solution, &[Calls]),
+    ) {
+        let part = 1.0 / found.samples.len() as f32;
+        for (index, of) in sample.iter().enumerate() {
             let request = &requests[index];
             if request.over == u64::MAX || self.requests[index].torn {
                 continue;
@@ -321,22 +355,13 @@ impl Assigned {
                         || !candidates.contains(&index)
                         || shares.iter().all(|(other, share)| *other != index || *share < A_TRACE)
                 });
-            let of_its_own = exact && !of.is_empty() && self.practice.takes(request, of, calls);
-            if of_its_own {
-                // What is practised on must not be what was learned.
-                continue;
-            }
-            self.model.learn(request, of, calls, if exact { 1.0 } else { GUESSED });
+            self.model.learn(request, of, calls, part * if exact { 1.0 } else { GUESSED });
             for call in of {
                 for other in candidates[usize::from(*call)].iter().filter(|other| **other != index) {
                     let made = calls[usize::from(*call)].made;
-                    let last = scene::last_before(
-                        &requests[usize::from(*other)],
-                        &found.sample[usize::from(*other)],
-                        calls,
-                        made.at,
-                    );
-                    self.model.learn_other(last, made);
+                    let other = usize::from(*other);
+                    let last = scene::last_before(&requests[other], &sample[other], calls, made.at);
+                    self.model.learn_other(last, made, part);
                 }
             }
         }

@@ -530,13 +530,13 @@ fn nothing_is_left_behind() {
 
 // --- assigned ---
 
-/// Requests that overlap by pairs, each with one call 5 ms after it came; the answer takes `answer_ms` more. All of it is
+/// Requests that overlap by pairs, each with one call 3 ms after it came; the answer takes `answer_ms` more. All of it is
 /// done by threads that change.
 fn pairs(mut play: Play, from: u64, pairs: u64, apart_ms: u64) -> Play {
     for pair in from..from + pairs {
         let [first, second] = [10_000 + 2 * pair, 10_001 + 2 * pair];
         let [call, other] = [first + 1_000_000, second + 1_000_000];
-        play = play.receives(first, 1).later(apart_ms).receives(second, 2).later(5 - apart_ms);
+        play = play.receives(first, 1).later(apart_ms).receives(second, 2).later(3 - apart_ms);
         play = play.calls(call, 3).later(apart_ms).calls(other, 4).later(3 - apart_ms);
         play = play.hears(call, 5).later(apart_ms).hears(other, 6).later(2 - apart_ms).answers(first, 7);
         play = play.later(apart_ms).answers(second, 8).later(20);
@@ -554,7 +554,7 @@ impl Play {
     fn alone(mut self, from: u64, count: u64) -> Self {
         for request in from..from + count {
             let call = request + 1_000_000;
-            self = self.receives(request, 1).later(5).calls(call, 3).later(3).hears(call, 5).later(2);
+            self = self.receives(request, 1).later(3).calls(call, 3).later(3).hears(call, 5).later(2);
             self = self.answers(request, 7).later(20);
         }
         self.waits_ms(200)
@@ -565,8 +565,8 @@ impl Play {
 fn what_was_seen_often_enough_tells_whose_call_it_is() {
     // The first call that nobody can tell wakes it; then one request at a time shows how the process works.
     let play = pairs(guessing(Runtime::Go), 0, 1, 2).alone(100, 200);
-    let play = pairs(play, 1_000, 120, 2);
-    for pair in 1_100..1_120 {
+    let play = pairs(play, 1_000, 1_000, 2);
+    for pair in 1_980..2_000 {
         for request in [10_000 + 2 * pair, 10_001 + 2 * pair] {
             let verdict = play.verdict(request + 1_000_000);
             let Some(Verdict::Likely([Some((of, confidence)), ..], Certainty::Enough)) = verdict else {
@@ -590,7 +590,7 @@ fn who_cannot_be_told_apart_is_linked_to() {
 }
 
 #[test]
-fn a_process_without_exact_samples_gets_links_without_confidence() {
+fn a_process_that_has_hardly_been_seen_gets_links_without_confidence() {
     let play = pairs(guessing(Runtime::Go), 0, 60, 2);
     let verdict = play.verdict(1_010_000 + 2 * 50_u64);
     let Some(Verdict::Likely([Some((_, confidence)), ..], Certainty::Little)) = verdict else { panic!("{verdict:?}") };

@@ -8,7 +8,10 @@
 
 use smallvec::SmallVec;
 
-use super::scene::{Call, Calls, Point, Request};
+use super::{
+    scene::{Call, Calls, Point, Request},
+    threads::Threads,
+};
 use crate::table::Table;
 
 /// What is known of one process.
@@ -18,9 +21,10 @@ pub(super) struct Model {
     cells: Table<(u32, u16), Cell>,
     /// How often each situation was seen.
     seen: Table<u32, f32>,
-    /// Who takes the next step: of a request's own steps, and of those of others at the same time.
-    own: Threads,
-    others: Threads,
+    /// Who takes the next step.
+    threads: Threads,
+    /// What all durations of calls are multiples of, in nanoseconds; zero before one was seen.
+    divisor: u64,
     /// Requests learned, those of long ago counting less.
     weight: f32,
 }
@@ -33,14 +37,14 @@ struct Cell {
     delays: Box<[f32; BINS]>,
 }
 
-/// How often a step was taken by another thread, by the same one, by the same one with nothing in between.
-#[derive(Clone, Copy, Debug, Default)]
-struct Threads([f32; 3]);
-
 impl Model {
     /// Learns from a request that had these calls, which counts as much as `weight` requests.
     pub(super) fn learn(&mut self, request: &Request, calls: &Calls, all: &[Call], weight: f32) {
         self.weight += weight;
+        for call in calls.iter().map(|call| &all[usize::from(*call)]) {
+            let lasted = call.heard.map_or(0, |heard| heard.at.saturating_sub(call.made.at));
+            self.divisor = common_divisor(self.divisor, lasted);
+        }
         let mut before: Option<(u32, u32, Point)> = None;
         for step in steps(request, calls, all) {
             if let Some((fine, coarse, last)) = before {
@@ -50,7 +54,7 @@ impl Model {
                     self.add(situation, outcome, step.point.at.saturating_sub(last.at), weight);
                 }
                 if step.is_own() {
-                    self.own.0[togetherness(last, step.point)] += weight;
+                    self.threads.learn(last, step.point, weight);
                 }
             }
             before = Some((step.fine(request.class), step.coarse(), step.point));
@@ -61,8 +65,8 @@ impl Model {
     }
 
     /// A step at `point` could have followed another request's `last`, but did not.
-    pub(super) fn learn_other(&mut self, last: Point, point: Point) {
-        self.others.0[togetherness(last, point)] += 1.0;
+    pub(super) fn learn_other(&mut self, last: Point, point: Point, weight: f32) {
+        self.threads.learn_other(last, point, weight);
     }
 
     /// The logarithm of how likely a request is to have these calls at these times.
@@ -92,11 +96,16 @@ impl Model {
             let mass = |cell: Option<&Cell>| cell.map_or(0.0, |cell| cell.delays[bin]);
             let roughly = (mass(in_coarse) + A_PRIORI_DELAY * EVEN) / (count(in_coarse) + A_PRIORI_DELAY);
             let mass = (mass(in_fine) + BACKOFF_DELAY * roughly) / (count(in_fine) + BACKOFF_DELAY);
-            sum += f64::from(mass).ln() - width(bin).ln();
-            let together = togetherness(last, step.point);
-            sum += self.own.chance(together).ln() - self.others.chance(together).ln();
+            sum += f64::from(mass).ln() - width(bin).max(self.tick()).ln();
+            sum += self.threads.gain(last, step.point);
         }
         sum
+    }
+
+    /// Nanoseconds that the clock counts in. A delay of nothing is one of less than that, and not the likeliest of all.
+    fn tick(&self) -> f64 {
+        let ticks = [COARSEST_CLOCK, COARSEST_CLOCK / 10, COARSEST_CLOCK / 100, COARSEST_CLOCK / 1_000];
+        ticks.into_iter().find(|tick| self.divisor != 0 && self.divisor.is_multiple_of(*tick)).unwrap_or(1) as f64
     }
 
     fn add(&mut self, situation: u32, outcome: u16, delay: u64, weight: f32) {
@@ -123,25 +132,7 @@ impl Model {
         self.cells.retain(|_, cell| cell.seen > FORGOTTEN);
         self.seen.values_mut().for_each(|seen| *seen /= 2.0);
         self.seen.retain(|_, seen| *seen > FORGOTTEN);
-        for threads in [&mut self.own, &mut self.others] {
-            threads.0.iter_mut().for_each(|seen| *seen /= 2.0);
-        }
-    }
-}
-
-impl Threads {
-    fn chance(&self, together: usize) -> f64 {
-        let all: f32 = self.0.iter().sum();
-        f64::from((self.0[together] + THREAD_PRIOR) / (all + 3.0 * THREAD_PRIOR))
-    }
-}
-
-/// Whether two steps were taken by one thread, and nothing else by it in between.
-fn togetherness(last: Point, next: Point) -> usize {
-    match (last.tid == next.tid, next.before == last.at) {
-        (false, _) => 0,
-        (true, false) => 1,
-        (true, true) => 2,
+        self.threads.fade();
     }
 }
 
@@ -237,6 +228,17 @@ fn width(bin: usize) -> f64 {
     if bin == 0 { 1_000.0 } else { 1_000.0 * ((bin as f64 / 4.0).exp2() - ((bin as f64 - 1.0) / 4.0).exp2()) }
 }
 
+/// Euclid's.
+fn common_divisor(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+/// Milliseconds, as recordings have them; the kernel's clock counts nanoseconds.
+const COARSEST_CLOCK: u64 = 1_000_000;
+
 /// Bins of a delay.
 const BINS: usize = 93;
 
@@ -274,5 +276,28 @@ const A_PRIORI_DELAY: f32 = 8.0;
 /// one of so many things.
 const OUTCOMES: f32 = 8.0;
 
-/// That threads say nothing, in sightings.
-const THREAD_PRIOR: f32 = 4.0;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_clock_counts_in_is_seen_in_the_durations() {
+        let rows: [(&[u64], f64); 5] = [
+            (&[], 1.0),
+            (&[3_000_000, 0, 5_000_000], 1e6),
+            (&[3_000_000, 3_000_000], 1e6),
+            (&[3_000_000, 1_234_000], 1e3),
+            (&[3_000_000, 1_234_567], 1.0),
+        ];
+        for (durations, expected) in rows {
+            let mut model = Model::default();
+            let request = Request { class: 0, came: Point::default(), answered: None, over: 1 << 40 };
+            for duration in durations {
+                let heard = Some(Point { at: *duration + 7, ..Point::default() });
+                let call = Call { kind: 0, made: Point { at: 7, ..Point::default() }, heard };
+                model.learn(&request, &Calls::from_elem(0, 1), &[call], 1.0);
+            }
+            assert_eq!(model.tick(), expected, "{durations:?}");
+        }
+    }
+}

@@ -1,162 +1,238 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
-//! How often an assignment is right: measured on requests of the same process whose calls are known.
+//! How often an assignment is right: measured on this process itself, without being told whose its calls are.
 //!
-//! In: such requests with their calls; then, beside each scene to be solved, one of the same density made of them. Out:
-//! for a share of the walk, the share of such words that were right. It is not told the answer while it walks, and what
-//! it practises on is never learned from. It says nothing until it has practised enough.
-
-use std::collections::VecDeque;
+//! In: scenes before anything is learned from them. Out: for a doubt of the walk, the share of such words that were right.
+//!
+//! ```text
+//! crossed   a scene and the one before it, laid over each other as if both had been at once, and walked through:
+//!           a call that goes to a request of the other scene is wrong for certain, whoever's it is
+//! hidden    a scene walked through as if what better evidence knows of it were unknown: right is what that says
+//! ```
+//!
+//! Crossing needs nobody who knows, and twice as many requests are open as in truth: it finds more wrong than there is.
+//! What it cannot see is a habit that is wrong in the same way in each scene; against that the hidden ones can object, where
+//! there are any. It says nothing until enough was crossed, and then what is true in five of six such measurements.
 
 use super::{
     model::Model,
-    scene::{self, Call, Calls, Candidates, Point, Request},
+    scene::{self, Call, Candidates, Point, Request},
     solve::{self, Scene},
 };
-use crate::table::Table;
 
-/// Requests to practise on, and how it went.
+/// How it went, and what the next scene is laid over.
 #[derive(Debug, Default)]
 pub(super) struct Practice {
-    /// Law: known.len() <= MOST_KNOWN.
-    known: VecDeque<(Request, Vec<Call>)>,
-    /// Known requests that came by.
-    offered: u64,
-    /// By the share that the walk gave.
-    results: [Result; SHARES.len() + 1],
-    rounds: u64,
-}
-
-/// Words of one share.
-#[derive(Clone, Copy, Debug, Default)]
-struct Result {
-    words: f64,
-    right: f64,
+    crossed: Record,
+    hidden: Record,
+    earlier: Option<(Vec<Request>, Vec<Call>)>,
 }
 
 impl Practice {
-    /// Whether the request is kept to practise on: every other one is.
-    pub(super) fn takes(&mut self, request: &Request, of: &Calls, calls: &[Call]) -> bool {
-        self.offered += 1;
-        if self.offered.is_multiple_of(2) || of.len() > MOST_EACH {
-            return false;
-        }
-        if self.known.len() >= MOST_KNOWN {
-            self.known.pop_front();
-        }
-        self.known.push_back((request.clone(), of.iter().map(|call| calls[usize::from(*call)].clone()).collect()));
-        true
-    }
-
-    /// Practises on a scene in which known requests come when these have come.
-    pub(super) fn measure(&mut self, requests: &[Request], model: &Model, seed: u64) {
-        self.rounds += 1;
-        if self.known.len() < ENOUGH || (self.practised() >= PLENTY && !self.rounds.is_multiple_of(RARELY)) {
+    /// Walks through this scene laid over the one before. `nobody` is how likely a call is nobody's.
+    pub(super) fn cross(&mut self, requests: &[Request], calls: &[Call], nobody: f64, model: &Model, seed: u64) {
+        if calls.is_empty() || calls.len() > MOST_CALLS || requests.len() > MOST_CALLS {
             return;
         }
-        let mut scene: Vec<(Request, Vec<Call>)> = Vec::new();
-        for (index, request) in requests.iter().take(MOST_AT_ONCE).enumerate() {
-            let place = (seed as usize).wrapping_mul(31).wrapping_add(index * 7) % self.known.len();
-            scene.push(shifted(&self.known[place], request.came.at));
+        let Some(earlier) = self.earlier.replace((requests.to_vec(), calls.to_vec())) else { return };
+        if self.crossed.is_plenty(seed) {
+            return;
         }
-        let (requests, calls, owners) = laid_over(scene);
-        let candidates: Vec<Candidates> = calls.iter().map(|call| scene::candidates(&requests, call)).collect();
-        let nobody = vec![super::NEVER; calls.len()];
-        let scene = Scene { requests: &requests, calls: &calls, candidates: &candidates, nobody: &nobody };
-        let solution = solve::solve(&scene, model, seed);
-        for ((shares, owner), candidates) in solution.shares.iter().zip(&owners).zip(&candidates) {
-            let Some((request, share)) = shares.first().filter(|_| candidates.len() > 1) else { continue };
-            let result = &mut self.results[bin(*share)];
-            result.words += 1.0;
-            result.right += f64::from(u8::from(request == owner));
+        let mixed = Mixed::lay((requests, calls), earlier, seed);
+        let candidates: Vec<Candidates> =
+            mixed.calls.iter().map(|call| scene::candidates(&mixed.requests, call)).collect();
+        let nobody = vec![nobody; mixed.calls.len()];
+        let scene = Scene { requests: &mixed.requests, calls: &mixed.calls, candidates: &candidates, nobody: &nobody };
+        let found = solve::solve(&scene, model, seed);
+        for (call, of) in candidates.iter().enumerate() {
+            let is_own = |request: &u16| mixed.request_sides[usize::from(*request)] == mixed.call_sides[call];
+            let own = of.iter().filter(|request| is_own(request)).count();
+            let other = of.len() - own;
+            // The earlier scene was learned from.
+            let Some((first, _)) = found.shares[call].first().filter(|_| mixed.call_sides[call] == Side::Now) else {
+                continue;
+            };
+            if own == 0 || other == 0 {
+                continue;
+            }
+            // Where one of the other scene takes a call, one of its own might have as well, and nobody sees that.
+            let wrong = if is_own(first) { 0.0 } else { 1.0 + (own - 1) as f64 / other as f64 };
+            self.crossed.add(found.doubts[call], 1.0 - wrong);
         }
-        if self.practised() > MEMORY {
-            for result in &mut self.results {
-                result.words /= 2.0;
-                result.right /= 2.0;
+        self.crossed.forget();
+    }
+
+    /// Walks through a scene whose calls are `owners`', as far as better evidence knows, without having been told.
+    pub(super) fn hide(&mut self, scene: &Scene<'_>, owners: &[Option<u16>], model: &Model, seed: u64) {
+        if scene.calls.len() > MOST_CALLS || self.hidden.is_plenty(seed) {
+            return;
+        }
+        let found = solve::solve(scene, model, seed);
+        for (call, owner) in owners.iter().enumerate() {
+            if let (Some(owner), Some((first, _))) = (owner, found.shares[call].first())
+                && scene.candidates[call].len() > 1
+            {
+                self.hidden.add(found.doubts[call], f64::from(u8::from(first == owner)));
+            }
+        }
+        self.hidden.forget();
+    }
+
+    /// How sure a word is about which the walk has `doubt`.
+    pub(super) fn confidence(&self, doubt: f64) -> super::Confidence {
+        if self.crossed.words() < ENOUGH {
+            return super::Confidence::default();
+        }
+        let measured = self.crossed.at_least(doubt).max(self.hidden.at_least(doubt));
+        super::Confidence::new(measured.min(self.hidden.at_most(doubt)))
+    }
+}
+
+/// Two scenes as one.
+struct Mixed {
+    requests: Vec<Request>,
+    request_sides: Vec<Side>,
+    calls: Vec<Call>,
+    call_sides: Vec<Side>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Side {
+    Now,
+    Earlier,
+}
+
+impl Mixed {
+    /// The earlier scene moves so that one of its requests, whichever, comes between two of these: what comes in bursts meets
+    /// in bursts, and is as near to each other as in one of them.
+    fn lay(now: (&[Request], &[Call]), earlier: (Vec<Request>, Vec<Call>), seed: u64) -> Self {
+        let (requests, calls) = now;
+        let mut dice = solve::Dice(seed);
+        let to = dice.below(requests.len().max(1));
+        let since = requests.get(to).map_or(0, |request| request.came.at);
+        let until = match requests.get(to + 1) {
+            Some(next) => next.came.at,
+            None => requests.get(to).map_or(0, |request| request.over),
+        };
+        let to = since + dice.below(until.saturating_sub(since).clamp(1, LONGEST_GAP_NS) as usize) as u64;
+        let from = dice.below(earlier.0.len().max(1));
+        let from = earlier.0.get(from).map_or(0, |request| request.came.at);
+        let moved = |at: u64| match at {
+            0 | u64::MAX => at,
+            _ => at.saturating_add(to).saturating_sub(from),
+        };
+        let point = |point: Point| Point { at: moved(point.at), before: moved(point.before), ..point };
+        let sides = |now: usize, earlier: usize| [vec![Side::Now; now], vec![Side::Earlier; earlier]].concat();
+        let request = |request: Request| Request {
+            class: request.class,
+            came: point(request.came),
+            answered: request.answered.map(point),
+            over: moved(request.over),
+        };
+        let call = |call: Call| Call { kind: call.kind, made: point(call.made), heard: call.heard.map(point) };
+        let request_sides = sides(requests.len(), earlier.0.len());
+        let call_sides = sides(calls.len(), earlier.1.len());
+        let requests = requests.iter().cloned().chain(earlier.0.into_iter().map(request));
+        let calls = calls.iter().cloned().chain(earlier.1.into_iter().map(call));
+        let mut requests: Vec<(Request, Side)> = requests.zip(request_sides).collect();
+        requests.sort_by_key(|(request, _)| request.came.at);
+        let mut calls: Vec<(Call, Side)> = calls.zip(call_sides).collect();
+        calls.sort_by_key(|(call, _)| call.made.at);
+        let (mut requests, request_sides): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
+        let (mut calls, call_sides): (Vec<_>, Vec<_>) = calls.into_iter().unzip();
+        scene::weave(&mut requests, &mut calls);
+        Self { requests, request_sides, calls, call_sides }
+    }
+}
+
+// --- Record ---
+
+/// What was right, by doubt.
+#[derive(Debug, Default)]
+struct Record([Tally; DOUBTS.len() + 1]);
+
+/// Words of about the same doubt.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    words: f64,
+    /// Below zero where more was estimated to be wrong than was said.
+    right: f64,
+}
+
+impl Record {
+    fn add(&mut self, doubt: f64, right: f64) {
+        let tally = &mut self.0[place(doubt)];
+        tally.words += 1.0;
+        tally.right += right;
+    }
+
+    fn words(&self) -> f64 {
+        self.0.iter().map(|tally| tally.words).sum()
+    }
+
+    /// Whether this walk can be left out.
+    fn is_plenty(&self, seed: u64) -> bool {
+        self.words() >= PLENTY && !seed.is_multiple_of(RARELY)
+    }
+
+    fn forget(&mut self) {
+        if self.words() > MEMORY {
+            for tally in &mut self.0 {
+                (tally.words, tally.right) = (tally.words / 2.0, tally.right / 2.0);
             }
         }
     }
 
-    /// How sure a word is to which the walk has given `share`; of a call that was `alone` with one request there is
-    /// nothing to practise.
-    pub(super) fn confidence(&self, share: f32, alone: bool) -> super::Confidence {
-        if self.known.len() < ENOUGH {
-            return super::Confidence::default();
+    /// The share that is right, a deviation below what was measured: nothing is sure after a few words. By Laplace's rule, of
+    /// which this is the mean and the deviation.
+    fn at_least(&self, doubt: f64) -> f64 {
+        let surest = |tally: Tally| {
+            let words = tally.words + 2.0;
+            let mean = ((tally.right + 1.0) / words).clamp(0.0, 1.0);
+            mean - (mean * (1.0 - mean) / (words + 1.0)).sqrt()
+        };
+        // What is surer is right at least as often.
+        self.rising(doubt).map(surest).fold(0.0, f64::max)
+    }
+
+    /// The share that is right if the next is: one, where nothing was measured.
+    fn at_most(&self, doubt: f64) -> f64 {
+        self.rising(doubt).last().map_or(1.0, |tally| ((tally.right + 1.0) / (tally.words + 1.0)).clamp(0.0, 1.0))
+    }
+
+    /// The tallies up to that of `doubt`, neighbours put together until each is right more often than the one before
+    /// (isotonic regression by pooling adjacent violators, <https://doi.org/10.1214/aoms/1177728423>).
+    fn rising(&self, doubt: f64) -> impl Iterator<Item = Tally> {
+        let mut pools: Vec<(Tally, usize)> = Vec::with_capacity(self.0.len());
+        for (index, tally) in self.0.iter().enumerate() {
+            let (mut pool, mut first) = (*tally, index);
+            while let Some((last, since)) = pools.pop_if(|(last, _)| last.right * pool.words >= pool.right * last.words)
+            {
+                pool = Tally { words: pool.words + last.words, right: pool.right + last.right };
+                first = since;
+            }
+            pools.push((pool, first));
         }
-        if alone {
-            return super::Confidence::new(f64::from(share));
-        }
-        // Laplace's rule: nothing is sure after a few words. What is surer is right at least as often.
-        let rates = self.results[..=bin(share)].iter().map(|result| (result.right + 1.0) / (result.words + 2.0));
-        super::Confidence::new(rates.fold(0.0, f64::max))
-    }
-
-    fn practised(&self) -> f64 {
-        self.results.iter().map(|result| result.words).sum()
+        let place = place(doubt);
+        pools.into_iter().take_while(move |(_, first)| *first <= place).map(|(pool, _)| pool)
     }
 }
 
-/// The request as if it had come at `at`.
-fn shifted((request, calls): &(Request, Vec<Call>), at: u64) -> (Request, Vec<Call>) {
-    let from = request.came.at;
-    let to = |point: Point| Point { at: point.at - from + at, ..point };
-    let request = Request {
-        class: request.class,
-        came: to(request.came),
-        answered: request.answered.map(to),
-        over: request.over - from + at,
-    };
-    let calls =
-        calls.iter().map(|call| Call { kind: call.kind, made: to(call.made), heard: call.heard.map(to) }).collect();
-    (request, calls)
+fn place(doubt: f64) -> usize {
+    DOUBTS.iter().take_while(|most| doubt <= **most).count()
 }
 
-/// One scene of all, and whose each call is.
-fn laid_over(parts: Vec<(Request, Vec<Call>)>) -> (Vec<Request>, Vec<Call>, Vec<u16>) {
-    let mut requests = Vec::new();
-    let mut calls: Vec<(Call, u16)> = Vec::new();
-    for (index, (request, of)) in parts.into_iter().enumerate() {
-        requests.push(request);
-        calls.extend(of.into_iter().map(|call| (call, index as u16)));
-    }
-    calls.sort_by_key(|(call, _)| call.made.at);
-    // Threads go from one request to another now.
-    let mut points: Vec<&mut Point> = Vec::new();
-    for request in &mut requests {
-        points.push(&mut request.came);
-        points.extend(&mut request.answered);
-    }
-    for (call, _) in &mut calls {
-        points.push(&mut call.made);
-        points.extend(&mut call.heard);
-    }
-    points.sort_by_key(|point| point.at);
-    let mut last: Table<u32, u64> = Table::default();
-    for point in points {
-        point.before = last.insert(point.tid, point.at).unwrap_or_default();
-    }
-    let (calls, owners) = calls.into_iter().unzip();
-    (requests, calls, owners)
-}
+/// Where tallies begin, after the first.
+const DOUBTS: [f64; 10] = [0.5, 0.3, 0.1, 0.03, 0.01, 0.003, 1e-3, 1e-4, 1e-6, 1e-9];
 
-fn bin(share: f32) -> usize {
-    SHARES.iter().take_while(|least| share >= **least).count()
-}
+/// Where nothing comes for longer than this, or no answer, it makes no difference when.
+const LONGEST_GAP_NS: u64 = 1_000_000_000;
 
-/// Where the bins of shares begin, after the first.
-const SHARES: [f32; 7] = [0.5, 0.7, 0.9, 0.97, 0.99, 0.997, 1.0];
+/// Calls, or requests, of a scene to practise on: more come in half a second only where the budget is spent anyway. At some
+/// 100 bytes 100 KiB.
+const MOST_CALLS: usize = 512;
 
-/// Requests to practise on. At 5 calls of 64 bytes 100 KiB.
-const MOST_KNOWN: usize = 256;
-
-/// Calls of one of them.
-const MOST_EACH: usize = 32;
-
-/// Fewer show too little of what a process does.
-const ENOUGH: usize = 32;
-
-/// Requests in one practice.
-const MOST_AT_ONCE: usize = 128;
+/// Fewer words show too little of what a process does.
+const ENOUGH: f64 = 100.0;
 
 /// Words after which practice becomes rare.
 const PLENTY: f64 = 2000.0;
@@ -165,4 +241,66 @@ const PLENTY: f64 = 2000.0;
 const RARELY: u64 = 8;
 
 /// Words after which what is old counts half.
-const MEMORY: f64 = 8000.0;
+const MEMORY: f64 = 4000.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(tallies: &[(f64, u32, u32)]) -> Record {
+        let mut record = Record::default();
+        for (doubt, words, right) in tallies {
+            (0..*words).for_each(|word| record.add(*doubt, f64::from(u8::from(word < *right))));
+        }
+        record
+    }
+
+    #[test]
+    fn nothing_is_sure_after_a_few_words() {
+        for (words, least, most) in [(0, 0.0, 0.3), (10, 0.8, 0.9), (100, 0.97, 0.99), (300, 0.99, 0.995)] {
+            let sure = record(&[(1e-5, words, words)]).at_least(1e-5);
+            assert!((least..most).contains(&sure), "{sure} after {words}");
+        }
+    }
+
+    #[test]
+    fn what_is_surer_counts_as_right_at_least_as_often() {
+        let rows = [
+            ("few surer words take over what is known of the others", [(1e-5, 500, 500), (1e-10, 2, 2)]),
+            ("what turns out worse makes all worse that is as sure", [(1e-5, 500, 500), (1e-10, 500, 450)]),
+        ];
+        let sure =
+            rows.map(|(_, tallies)| record(&tallies)).map(|record| (record.at_least(1e-5), record.at_least(1e-10)));
+        assert!(sure[0].0 > 0.99 && sure[0].0 == sure[0].1, "{}: {:?}", rows[0].0, sure[0]);
+        assert!(sure[1].0 < 0.96 && sure[1].0 == sure[1].1, "{}: {:?}", rows[1].0, sure[1]);
+    }
+
+    #[test]
+    fn what_was_not_measured_raises_no_objection() {
+        assert_eq!(record(&[]).at_most(1e-5), 1.0);
+        assert_eq!(record(&[(1e-5, 20, 20)]).at_most(1e-5), 1.0);
+        assert!(record(&[(1e-5, 20, 18)]).at_most(1e-5) < 0.95);
+    }
+
+    #[test]
+    fn two_scenes_are_laid_over_each_other_as_they_are() {
+        let point = |at: u64| Point { at, tid: 1, ..Point::default() };
+        let one = |at: u64| {
+            let request = Request { class: 0, came: point(at), answered: Some(point(at + 90)), over: at + 100 };
+            let call = Call { kind: 0, made: point(at + 40), heard: Some(point(at + 60)) };
+            (vec![request], vec![call])
+        };
+        for seed in 0..50 {
+            let (now, earlier) = (one(10_000), one(1_000));
+            let mixed = Mixed::lay((&now.0, &now.1), earlier, seed);
+            assert_eq!((mixed.requests.len(), mixed.calls.len()), (2, 2));
+            for (call, side) in mixed.calls.iter().zip(&mixed.call_sides) {
+                let place = mixed.request_sides.iter().position(|other| other == side);
+                let request = &mixed.requests[place.expect("each scene has a request")];
+                assert_eq!(call.made.at - request.came.at, 40);
+                assert_eq!(request.over - request.came.at, 100);
+                assert!((10_000..10_100).contains(&request.came.at), "between two requests of this scene");
+            }
+        }
+    }
+}

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! Who made which call: a walk through the assignments of one scene, in which each is visited as often as it is likely.
 //!
-//! In: a scene, the model of the process, and how many steps may be taken. Out: for each call how often it was whose.
+//! In: a scene, the model of the process, and how many steps may be taken. Out: for each call how often it was whose,
+//! and where it was always the same one's, how near it was to being another's.
 //! Steps move a call, exchange two calls of one kind, or exchange everything from two calls on: what one request is
 //! given, another has to do without, so no call is judged by itself. It refuses to decide what is certain enough.
 
@@ -31,8 +32,11 @@ pub(super) struct Scene<'a> {
 pub(super) struct Solution {
     /// Shares of requests; what is missing to one is nobody's.
     pub(super) shares: Vec<SmallVec<[(u16, f32); 4]>>,
-    /// The last assignment visited: the calls of each request.
-    pub(super) sample: Vec<Calls>,
+    /// For each call the share in which it was not the first one's. Where it always was: the chance to leave, in a round,
+    /// [`NEVER_LEFT`] at most. Visits alone cannot tell a chance of one in a thousand from one in a million.
+    pub(super) doubts: Vec<f64>,
+    /// The last assignment that each walk visited: the calls of each request.
+    pub(super) samples: Vec<Vec<Calls>>,
 }
 
 /// Nobody.
@@ -47,6 +51,10 @@ struct Walk<'a> {
     now: Vec<f64>,
     known: Table<(u16, Calls), f64>,
     dice: Dice,
+    /// Whether this round counts.
+    counts: bool,
+    /// For each call the sum of the chances of the steps that would have moved it.
+    tempted: Vec<f64>,
 }
 
 /// Walks.
@@ -59,13 +67,18 @@ pub(super) fn solve(scene: &Scene<'_>, model: &Model, seed: u64) -> Solution {
         now: Vec::new(),
         known: Table::default(),
         dice: Dice(seed),
+        counts: false,
+        tempted: vec![0.0; scene.calls.len()],
     };
+    let mut samples = Vec::with_capacity(CHAINS);
     let mut counts: Vec<SmallVec<[(u16, f32); 4]>> = vec![SmallVec::new(); scene.calls.len()];
     for chain in 0..CHAINS {
         walk.begin(chain);
+        walk.counts = false;
         for _ in 0..WARMING {
             walk.sweep();
         }
+        walk.counts = true;
         for _ in 0..SWEEPS {
             walk.sweep();
             for (counts, owner) in counts.iter_mut().zip(&walk.owner) {
@@ -78,12 +91,19 @@ pub(super) fn solve(scene: &Scene<'_>, model: &Model, seed: u64) -> Solution {
                 }
             }
         }
+        samples.push(walk.of.clone());
     }
     for counts in &mut counts {
         counts.iter_mut().for_each(|(_, count)| *count /= (CHAINS * SWEEPS) as f32);
         counts.sort_by(|a, b| b.1.total_cmp(&a.1));
     }
-    Solution { shares: counts, sample: walk.of }
+    let doubt = |(counts, tempted): (&SmallVec<[(u16, f32); 4]>, &f64)| match counts.first() {
+        Some((_, share)) if *share > 1.0 - NEVER_LEFT as f32 => (tempted / (CHAINS * SWEEPS) as f64).min(NEVER_LEFT),
+        Some((_, share)) => 1.0 - f64::from(*share),
+        None => 1.0,
+    };
+    let doubts = counts.iter().zip(&walk.tempted).map(doubt).collect();
+    Solution { shares: counts, doubts, samples }
 }
 
 impl Walk<'_> {
@@ -218,6 +238,10 @@ impl Walk<'_> {
             gain += likelihood - self.now[usize::from(request)];
             after.push((request, of, likelihood));
         }
+        if self.counts {
+            let chance = gain.exp().min(1.0);
+            moves.iter().for_each(|(call, _)| self.tempted[usize::from(*call)] += chance);
+        }
         if gain < 0.0 && self.dice.unit() >= gain.exp() {
             return;
         }
@@ -246,7 +270,7 @@ impl Walk<'_> {
 /// Numbers that follow from the first alone, so that a replay takes the same steps: SplitMix64
 /// (<https://doi.org/10.1145/2714064.2660195>).
 #[derive(Debug)]
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     fn next(&mut self) -> u64 {
@@ -256,7 +280,8 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    /// Less than `bound`, which is not zero.
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next()) * bound as u128) >> 64) as usize
     }
 
@@ -275,6 +300,9 @@ const SWEEPS: usize = 80;
 /// Walks from different places: one that gets stuck in a corner is outvoted, and where all agree the word is good. With
 /// one walk 96.5 % of a service's calls were right at three times its load, with three 99.6 % (2026-11).
 const CHAINS: usize = 3;
+
+/// Less than one visit of a walk, as a share of all.
+const NEVER_LEFT: f64 = 0.002;
 
 /// Requests with some calls whose likelihood is kept for the walk. At some 60 bytes 1 MiB.
 const MOST_KNOWN: usize = 16 << 10;
