@@ -280,7 +280,11 @@ impl Parenting {
                 self.show(act, links);
             }
             What::Called { call, .. } => {
-                let process = self.process(pid);
+                // Whoever has served nothing so far calls for nobody, and evidence has to do without what was before the agent
+                // anyway. A mere client costs nothing more.
+                let Some(process) = self.processes.get_mut(&pid) else {
+                    return self.outcomes.push_back(Outcome::Decided(call, Verdict::Nobody));
+                };
                 process.called(call, act.at);
                 let nobody = process.open.is_empty();
                 self.show(act, links);
