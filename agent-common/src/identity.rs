@@ -6,8 +6,10 @@
 //! where nothing was asked for or nothing could be read. It says nothing about what a task's identity proves.
 
 mod jvm;
+mod ruby;
 
 pub use jvm::{Jvm, Mounted, Virtual};
+pub use ruby::Ruby;
 
 /// Which layout the arguments are of; 0 in the settings is none.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,6 +31,8 @@ pub enum Kind {
     Scheduled = 5,
     /// [`Tokio`].
     Tokio = 6,
+    /// [`Ruby`].
+    Ruby = 7,
 }
 
 impl Kind {
@@ -41,6 +45,7 @@ impl Kind {
             4 => Some(Self::Wakes),
             5 => Some(Self::Scheduled),
             6 => Some(Self::Tokio),
+            7 => Some(Self::Ruby),
             _ => None,
         }
     }

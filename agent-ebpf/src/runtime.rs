@@ -5,6 +5,7 @@
 //! where no layout is known or the process's memory does not read like it. It follows a fixed number of pointers,
 //! writes nothing, and judges nothing: whether the words identify anything is for user space to find out.
 
+mod ruby;
 mod tokio;
 
 use core::mem::MaybeUninit;
@@ -91,6 +92,7 @@ fn look(sock: Sock, registers: Registers, direction: u8, state: &mut State) -> O
                 handoff::moved(Direction::from_wire(direction)?, Direction::from_wire(state.requests)?);
             Some([first, second, jvm::third(&settings.identity_arguments, state, third)])
         }
+        Kind::Ruby => ruby::identity(arguments),
         Kind::Node if thread as u32 != process => None,
         Kind::Node => {
             let responds = state.requests == Direction::Read.to_wire() && direction == Direction::Write.to_wire();
