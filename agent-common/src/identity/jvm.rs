@@ -41,7 +41,7 @@ impl Jvm {
             Mounted::Entered(offset) => (offset, 0),
             Mounted::Differs(offset) => (0, offset),
         };
-        [self.slot as u64, pack([self.number, entered, own, 0]), table, 0, 0, 0]
+        [self.slot as u64, pack([self.number, entered, own, 0]), table, 0, 0, 0, 0, 0, 0, 0, 0, 0]
     }
 
     /// Of arguments; none where all are zero: no field that is looked at is the first of a `JavaThread`, which has its class there.

@@ -19,6 +19,7 @@ mod assigned;
 mod births;
 mod callbacks;
 mod content;
+mod goroutines;
 mod handoff;
 mod header;
 mod order;

@@ -183,7 +183,7 @@ impl Looker {
 
     fn look(&mut self, Waiting { ask, pid, runtime, looks, known, .. }: Waiting) {
         self.looked = true;
-        let found = find(&self.proc.join(pid.to_string()), runtime, looks == 0).map(|layout| layout.and(known));
+        let found = find(&self.proc.join(pid.to_string()), runtime, looks == 0, known).map(|layout| layout.and(known));
         let news = found.as_ref().ok().copied().filter(|layout| known != Some(*layout));
         let is_told = self.answer(Answer { ask, pid, first: looks == 0, layout: news });
         let known = if is_told { news.or(known) } else { known };
@@ -197,7 +197,7 @@ impl Looker {
             Err(Unknown::NotYet(_)) => true,
             Err(Unknown::Never(_)) => false,
         };
-        let most = if runtime == Runtime::Tokio { MOST_PATIENT_LOOKS } else { MOST_LOOKS };
+        let most = if matches!(runtime, Runtime::Go | Runtime::Tokio) { MOST_PATIENT_LOOKS } else { MOST_LOOKS };
         if again && looks + 1 < most && self.waiting.len() < MOST_WAITING {
             let due = Instant::now() + FIRST_PAUSE * 2_u32.pow(looks.min(LONGEST_DOUBLED));
             self.waiting.push(Waiting { ask, pid, runtime, looks: looks + 1, known, due });
