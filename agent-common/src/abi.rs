@@ -73,6 +73,22 @@ pub const TURNS_PER_LOOK: u8 = 16;
 /// Sockets that the agent does not want any more and that have not shown themselves since.
 pub const MAX_UNWANTED: u32 = 4096;
 
+/// Bodies whose end the agent has told and that have not ended since: 10,000 connections would all have to be in the middle of a
+/// download.
+pub const MAX_BODIES: u32 = 4096;
+
+/// Bytes that the agent knows to come, from which on it tells the probes of a body's end: four calls of 64 KiB, so that telling
+/// is less work than reading their records.
+pub const LONG_BODY: u64 = 256 << 10;
+
+/// Bytes of a call from which on it is passed over in the middle of such a body. Shorter ones are fewer bytes than a socket's
+/// buffer holds: whoever makes them has other work than to move bytes.
+pub const LONG_CALL: u32 = 16 << 10;
+
+/// Calls that are passed over one behind the other. The next is reported, which is a sixteenth of what reporting all of them
+/// costs, and shows that the connection is alive.
+pub const MOST_PASSED: u8 = 15;
+
 /// Processes whose settings are known to the kernel side at one time; Linux's default pid limit is 32,768.
 pub const MAX_PROCESSES: u32 = 32 << 10;
 

@@ -7,9 +7,11 @@
 
 mod go;
 mod jvm;
+mod ruby;
 
 pub use go::{Batch, Call, Go, Job};
 pub use jvm::{Jvm, Mounted, Virtual};
+pub use ruby::Ruby;
 
 /// Which layout the arguments are of; 0 in the settings is none.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,6 +33,8 @@ pub enum Kind {
     Scheduled = 5,
     /// [`Tokio`].
     Tokio = 6,
+    /// [`Ruby`].
+    Ruby = 7,
 }
 
 impl Kind {
@@ -43,6 +47,7 @@ impl Kind {
             4 => Some(Self::Wakes),
             5 => Some(Self::Scheduled),
             6 => Some(Self::Tokio),
+            7 => Some(Self::Ruby),
             _ => None,
         }
     }
@@ -134,7 +139,7 @@ impl Cpython {
             None => 0,
         };
         let offsets = table | (self.context as u64) << 32 | (self.variables as u64) << 48;
-        [self.slot as u64, offsets, self.tasks, self.builtin, work, 0, 0, 0, 0, 0, 0, 0]
+        padded([self.slot as u64, offsets, self.tasks, self.builtin, work])
     }
 
     /// Of arguments.
@@ -170,7 +175,7 @@ impl Node {
 
     /// As arguments.
     pub const fn to_arguments(self) -> Arguments {
-        [self.ids, self.event_loop, self.wrap as u64, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        padded([self.ids, self.event_loop, self.wrap as u64])
     }
 
     /// Of arguments.
@@ -197,7 +202,7 @@ pub struct Scheduled {
 impl Scheduled {
     /// As arguments.
     pub const fn to_arguments(self) -> Arguments {
-        [self.slot as u64, self.current as u64, self.movers as u64, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        padded([self.slot as u64, self.current as u64, self.movers as u64])
     }
 
     /// Of arguments.
@@ -326,6 +331,18 @@ impl Client {
         let [boxed, state, sends, receives, low, high, ..] = offsets.to_le_bytes();
         Self { future, boxed, sender: u16::from_le_bytes([low, high]), state, sends, receives }
     }
+}
+
+/// These words, and zeros.
+#[inline(always)]
+const fn padded<const COUNT: usize>(words: [u64; COUNT]) -> Arguments {
+    let mut all = [0; _];
+    let mut at = 0;
+    while at < COUNT {
+        all[at] = words[at];
+        at += 1;
+    }
+    all
 }
 
 const fn pack([a, b, c, d]: [u16; 4]) -> u64 {

@@ -22,7 +22,18 @@ pub struct ProcessSettings {
 
 const _: () = {
     assert!(size_of::<ProcessSettings>() == 112);
+    assert!(size_of::<BodyEnd>() == 8);
 };
+
+/// Where the body ends that a socket is in the middle of, keyed by the socket's cookie.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BodyEnd {
+    /// Position behind its last byte, modulo 2^32 and less than 2^31 ahead.
+    pub end: u32,
+    /// Its [`crate::event::data::Direction`] by its wire number.
+    pub direction: u32,
+}
 
 /// Whether something is captured.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

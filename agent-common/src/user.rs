@@ -4,4 +4,6 @@
 // SAFETY: `repr(C)`, only integers, no padding (the size is asserted), so every bit pattern is valid.
 unsafe impl aya::Pod for crate::settings::ProcessSettings {}
 // SAFETY: as above.
+unsafe impl aya::Pod for crate::settings::BodyEnd {}
+// SAFETY: as above.
 unsafe impl aya::Pod for crate::endpoint::Endpoint {}

@@ -72,7 +72,7 @@ pub(crate) fn lost_count(sock: Sock, registers: Registers) {
 
 /// Whether the call moves several messages, of which each is seen: where whole calls are watched, none is.
 #[inline(always)]
-fn is_batch(registers: Registers) -> bool {
+pub(crate) fn is_batch(registers: Registers) -> bool {
     globals::BY_ADDRESS.load() == 0 && matches!(globals::call_shape(registers.call()), Shape::Messages)
 }
 

@@ -11,7 +11,10 @@ use aya_ebpf::{
         bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock, bpf_sock_from_file, bpf_task_pt_regs,
     },
 };
-use spantap_common::{endpoint::Endpoint, event::unix::NAME_ROOM};
+use spantap_common::{
+    endpoint::Endpoint,
+    event::{data::Direction, unix::NAME_ROOM},
+};
 
 use crate::{globals, state::Ends, task};
 
@@ -49,6 +52,17 @@ pub(crate) struct Positions {
     pub(crate) write: u32,
     /// Bytes that have arrived and were not read.
     pub(crate) unread: u32,
+}
+
+impl Positions {
+    /// That of `direction`, and that of the other one.
+    #[inline(always)]
+    pub(crate) fn in_order(self, direction: Direction) -> (u32, u32) {
+        match direction {
+            Direction::Read => (self.read, self.write),
+            Direction::Write => (self.write, self.read),
+        }
+    }
 }
 
 impl Sock {

@@ -12,6 +12,7 @@
 mod probes;
 
 mod batch;
+mod body;
 mod call;
 mod globals;
 mod handoff;

@@ -12,12 +12,12 @@ use aya_ebpf::{
 };
 use spantap_common::{
     abi::{
-        MAX_AGENT_CONNECTIONS, MAX_BATCHES, MAX_HANDING, MAX_LISTENERS, MAX_PORTS, MAX_PROCESSES, MAX_RING_TASKS,
-        MAX_RING_WAITS, MAX_SOCKETS, MAX_UNWANTED, RING_BYTES,
+        MAX_AGENT_CONNECTIONS, MAX_BATCHES, MAX_BODIES, MAX_HANDING, MAX_LISTENERS, MAX_PORTS, MAX_PROCESSES,
+        MAX_RING_TASKS, MAX_RING_WAITS, MAX_SOCKETS, MAX_UNWANTED, RING_BYTES,
     },
     loss::Reason,
     opaque::Opaque,
-    settings::ProcessSettings,
+    settings::{BodyEnd, ProcessSettings},
 };
 
 use crate::{
@@ -104,6 +104,11 @@ pub(crate) static AGENT_CONNECTIONS: LruHashMap<Ends, u8> = LruHashMap::with_max
 /// agent, read and emptied by the socket probes. Full: the oldest goes, and its socket is copied in vain.
 #[map]
 pub(crate) static UNWANTED: LruHashMap<u64, u8> = LruHashMap::with_max_entries(MAX_UNWANTED, 0);
+
+/// Where the body ends that a socket is in the middle of, by the socket's cookie. Written by the agent, read and emptied by the
+/// socket probes. Full: the oldest goes, and each call of its socket is reported.
+#[map]
+pub(crate) static BODIES: LruHashMap<u64, BodyEnd> = LruHashMap::with_max_entries(MAX_BODIES, 0);
 
 /// How far each thread's sendmmsg or recvmmsg has come, by `pid_tgid`. Written and read by the socket probes; an entry
 /// goes with the last message of its call. Full: the message is counted by its length, and `LOST[UnsupportedPath]`.

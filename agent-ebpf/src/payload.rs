@@ -40,10 +40,7 @@ impl Moved {
     /// `length` bytes, from the position that `before` names, moved now by the current thread, which runs `identity`.
     #[inline(always)]
     pub(crate) fn new(socket: u64, direction: Direction, before: Positions, length: u32, identity: [u64; 3]) -> Self {
-        let (position, opposite) = match direction {
-            Direction::Read => (before.read, before.write),
-            Direction::Write => (before.write, before.read),
-        };
+        let (position, opposite) = before.in_order(direction);
         let header = task::header(Kind::Data, socket, 0);
         Self { header, identity, position, opposite, left: length, direction: direction.to_wire() }
     }

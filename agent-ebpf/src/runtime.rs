@@ -6,6 +6,7 @@
 //! writes nothing, and judges nothing: whether the words identify anything is for user space to find out.
 
 mod go;
+mod ruby;
 mod tokio;
 
 use core::mem::MaybeUninit;
@@ -92,6 +93,7 @@ fn look(sock: Sock, registers: Registers, direction: u8, state: &mut State) -> O
                 handoff::moved(Direction::from_wire(direction)?, Direction::from_wire(state.requests)?);
             Some([first, second, jvm::third(&settings.identity_arguments, state, third)])
         }
+        Kind::Ruby => ruby::identity(arguments),
         Kind::Node if thread as u32 != process => None,
         Kind::Node => {
             let responds = state.requests == Direction::Read.to_wire() && direction == Direction::Write.to_wire();

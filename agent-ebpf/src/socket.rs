@@ -16,7 +16,7 @@ use spantap_common::{
 };
 
 use crate::{
-    globals,
+    body, globals,
     kernel::{Positions, Sock, Stream},
     loss,
     maps::{
@@ -120,7 +120,7 @@ pub(crate) fn announce(sock: Sock, state: &mut State, before: Positions) -> Opti
 pub(crate) fn retract(state: &mut State, positions: Positions) {
     if state.announced != 0 {
         state.announced = 0;
-        shut(state.cookie, positions, Shut::Closed, 0);
+        shut(state, positions, Shut::Closed, 0);
     }
 }
 
@@ -148,7 +148,7 @@ pub(crate) fn read_nothing(sock: Sock) -> Option<()> {
     let positions = sock.positions(state.fin_sent != 0)?;
     if state.read_end == 0 {
         state.read_end = 1;
-        shut(state.cookie, positions, Shut::ReadEnd, 0);
+        shut(state, positions, Shut::ReadEnd, 0);
     }
     if state.closing != 0 {
         gone(state, positions);
@@ -188,7 +188,7 @@ pub(crate) fn turned(sock: Sock, old: i32, new: i32) -> Option<()> {
         (_, TCP_FIN_WAIT1 | TCP_LAST_ACK) => {
             let state = find(sock)?;
             if state.announced != 0 {
-                shut(state.cookie, sock.positions(false)?, Shut::WriteEnd, 0);
+                shut(state, sock.positions(false)?, Shut::WriteEnd, 0);
             }
             // For reads after the last state, CLOSE, which has forgotten it.
             state.fin_sent = 1;
@@ -250,6 +250,8 @@ fn born(sock: Sock, origin: Origin) -> Option<()> {
     state.misses = 0;
     state.turns = 0;
     state.midway = 0;
+    state.body = 0;
+    state.passed = 0;
     // Only the caller of connect(2) is known here; whoever accepts is not running yet.
     let connects = matches!(origin, Origin::Connected);
     let caller = bpf_get_current_pid_tgid();
@@ -265,16 +267,18 @@ fn born(sock: Sock, origin: Origin) -> Option<()> {
 fn gone(state: &mut State, positions: Positions) {
     state.announced = 0;
     state.closing = 0;
-    shut(state.cookie, positions, Shut::Closed, state.errno);
+    let errno = state.errno;
+    shut(state, positions, Shut::Closed, errno);
 }
 
 /// Tells of an end, at these positions.
 #[inline(always)]
-pub(crate) fn shut(cookie: u64, positions: Positions, how: Shut, errno: u16) -> Option<()> {
+pub(crate) fn shut(state: &mut State, positions: Positions, how: Shut, errno: u16) -> Option<()> {
+    body::tell(state);
     let mut slot = Slot::<ShutRecord>::reserve()?;
     let record = slot.record()?;
     let end = ShutRecord {
-        header: task::header(Kind::Shut, cookie, size_of::<ShutRecord>() as u32),
+        header: task::header(Kind::Shut, state.cookie, size_of::<ShutRecord>() as u32),
         read_position: positions.read,
         write_position: positions.write,
         how: how.to_wire(),

@@ -62,12 +62,30 @@ pub(crate) struct State {
     pub(crate) midway: u8,
     /// Of a unix socket: directions of calls that the first program saw and the second has not asked about, as bits.
     pub(crate) seen: u8,
-    /// Always zero.
-    pub(crate) reserved: [u8; 2],
+    /// Direction of the body whose end is known ([`crate::body`]); 0 for none.
+    pub(crate) body: u8,
+    /// Calls inside of it that were passed over since the last record.
+    pub(crate) passed: u8,
     /// Of a TCP socket: how far reading had come when a program last looked.
     pub(crate) reached_reading: u32,
     /// The same of writing.
     pub(crate) reached_writing: u32,
+    /// Position of that end.
+    pub(crate) body_end: u32,
+    /// Position of the first byte that was passed over…
+    pub(crate) passed_from: u32,
+    /// … and behind the last,
+    pub(crate) passed_to: u32,
+    /// how far the other direction had come by then,
+    pub(crate) passed_opposite: u32,
+    /// when that was,
+    pub(crate) passed_at: u64,
+    /// who moved it (`pid_tgid`),
+    pub(crate) passed_by: u64,
+    /// and which way.
+    pub(crate) passed_direction: u8,
+    /// Always zero.
+    pub(crate) reserved: [u8; 7],
     /// The process that moved bytes last without a layout of its runtime (see `runtime.rs`)…
     pub(crate) plain_process: u32,
     /// … while `LAYOUTS` had this number.

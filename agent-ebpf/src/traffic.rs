@@ -15,7 +15,7 @@ use spantap_common::{
 };
 
 use crate::{
-    batch,
+    batch, body,
     call::{Buffers, NoSegment},
     kernel::{Positions, Registers, Sock, Stream, Streams},
     loss,
@@ -82,12 +82,19 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
         Direction::Read => Positions { read: reached.read.wrapping_sub(length), ..reached },
         Direction::Write => Positions { write: reached.write.wrapping_sub(length), ..reached },
     };
-    // `recv(…, MSG_TRUNC)` discards what it counts: the buffer holds nothing of it.
     let registers = registers();
+    // A batch is counted message by message.
+    if let Streams::All = streams
+        && !batch::is_batch(registers)
+        && body::passes(state, direction, before, length)
+    {
+        return None;
+    }
+    // `recv(…, MSG_TRUNC)` discards what it counts: the buffer holds nothing of it.
     let buffers =
         if flags & MSG_TRUNC != 0 { Buffers::unknown() } else { Buffers::of(sock, registers, direction, length) };
     let buffers = buffers.forgotten();
-    // Not before its buffers were looked for: a batch is counted message by message.
+    // Not before its buffers were looked for: as above.
     if COUNT_ONLY.get(0).is_some_and(|count_only| *count_only != 0) {
         return counted(state);
     }
@@ -102,6 +109,9 @@ pub(crate) fn moved(call: Ended, registers: impl Fn() -> Registers) -> Option<()
             Stream::Tcp => socket::announce(sock, state, before)?,
             Stream::Unix => unix::announce(sock, state, before)?,
         }
+    }
+    if let Streams::All = streams {
+        body::tell(state);
     }
     if state.last_direction != direction.to_wire() && socket::unwanted(state, reached).is_some() {
         return None;

@@ -168,7 +168,7 @@ fn ended(sock: Sock, how: Shut, errno: u16) -> Option<()> {
     *told = 1;
     let counted = in_socket(&COUNTED, sock)?;
     let positions = Positions { read: counted.read, write: counted.written, unread: 0 };
-    socket::shut(state.cookie, positions, how, errno)
+    socket::shut(state, positions, how, errno)
 }
 
 #[inline(always)]

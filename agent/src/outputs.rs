@@ -210,7 +210,7 @@ impl<'a> Outputs<'a> {
         if self.printer.is_some() {
             self.print(spans.clone(), wall, now);
         }
-        let mut exported = Vec::with_capacity(spans.len());
+        let mut exported = Vec::new();
         self.sampler.take(spans, now, &mut exported);
         if let Some(meter) = &mut self.meter {
             meter.exemplify(&exported);

@@ -9,7 +9,7 @@ mod fuzz;
 use std::{hint::black_box, mem, sync::Arc, time::Duration};
 
 use spantap_common::{
-    abi,
+    abi::{self, LONG_BODY},
     endpoint::Endpoint,
     event::{data::Direction, process::Life},
     loss::Reason,
@@ -87,6 +87,8 @@ pub struct Pipeline {
     waiting: Vec<SocketId>,
     /// Connections whose parser waits for silence. Law: those that did at the last look, and no more than records since then.
     silent: Vec<SocketId>,
+    /// Bodies whose end the probes may know, since the last tick. Law: no more than records since then.
+    bodies: Vec<LongBody>,
     /// Connections of no use, since the last tick. Law: no more than records since then.
     unwanted: Vec<SocketId>,
     /// Processes that have facts, and whether they are traced.
@@ -134,6 +136,19 @@ struct Talk {
     protocol: &'static str,
     /// Who connected, and when, where that was seen: until the first request.
     connected: Option<Box<Moment>>,
+    /// The end of a body that the probes were told of last, and its direction.
+    told: Option<(Direction, u32)>,
+}
+
+/// A connection is in the middle of a body.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LongBody {
+    /// Whose bytes they are.
+    pub socket: SocketId,
+    /// Which way they go.
+    pub direction: Direction,
+    /// Position behind the last of them, modulo 2^32; or of one in between, less than 2^31 from where it stands.
+    pub end: u32,
 }
 
 /// The stages behind a connection, which all connections share.
@@ -175,6 +190,7 @@ impl Pipeline {
             connections: Table::default(),
             waiting: Vec::new(),
             silent: Vec::new(),
+            bodies: Vec::new(),
             unwanted: Vec::new(),
             known: Table::default(),
             behind: Behind {
@@ -276,6 +292,12 @@ impl Pipeline {
     /// What nobody asks for before the next tick is forgotten.
     pub fn unwanted(&mut self) -> impl Iterator<Item = SocketId> + '_ {
         self.unwanted.drain(..)
+    }
+
+    /// Long bodies under way: the kernel need not report each call that moves some of them. What nobody asks for before the
+    /// next tick is forgotten.
+    pub fn long_bodies(&mut self) -> impl Iterator<Item = LongBody> + '_ {
+        self.bodies.drain(..)
     }
 
     /// Processes that were found to export spans of their own since the last call.
@@ -397,6 +419,7 @@ impl Pipeline {
                 server,
                 protocol: protocol.name,
                 connected: socket.connected.map(Box::new),
+                told: None,
             },
             used: socket.moment.at,
         });
@@ -417,7 +440,18 @@ impl Pipeline {
         *used = at.at;
         let mut open = true;
         let followed = talk.parser.is_some();
-        take(assembler, &mut |piece| open &= talk.piece(piece, &mut self.behind) == Talking::Open);
+        let mut left_out = None;
+        take(assembler, &mut |piece| {
+            if let Piece::Gap { direction, lost: false, .. } = piece {
+                left_out = Some(direction);
+            }
+            open &= talk.piece(piece, &mut self.behind) == Talking::Open;
+        });
+        if let Some(direction) = left_out
+            && let Some(end) = talk.long_body(direction, assembler.reached(direction))
+        {
+            self.bodies.push(LongBody { socket: id, direction, end });
+        }
         if open && followed && talk.parser.is_none() {
             self.unwanted.push(id);
         }
@@ -437,6 +471,7 @@ impl Pipeline {
         let now = now.max(self.now);
         self.now = now;
         self.unwanted.clear();
+        self.bodies.clear();
         let mut waiting = mem::take(&mut self.waiting);
         waiting.sort_unstable();
         waiting.dedup();
@@ -544,12 +579,24 @@ impl Talk {
         self.client.is_unix() && self.pairing.is_idle()
     }
 
+    /// The end of the body which `direction` is in the middle of, if it is worth telling and was not told. Bytes have come up
+    /// to `reached`.
+    fn long_body(&mut self, direction: Direction, reached: u32) -> Option<u32> {
+        let left = self.parser.as_ref()?.left(sender(self.role, direction));
+        let is_told = self.told.is_some_and(|(told, end)| {
+            told == direction && (1..=FARTHEST_END).contains(&u64::from(end.wrapping_sub(reached)))
+        });
+        if left < LONG_BODY || is_told {
+            return None;
+        }
+        let end = reached.wrapping_add(left.min(FARTHEST_END) as u32);
+        self.told = Some((direction, end));
+        Some(end)
+    }
+
     fn piece(&mut self, piece: Piece<'_>, behind: &mut Behind) -> Talking {
         let role = self.role;
-        let sender = |direction| match direction {
-            Direction::Write => role,
-            Direction::Read => role.opposite(),
-        };
+        let sender = |direction| sender(role, direction);
         if let Piece::Gap { lost: true, .. } = piece {
             behind.vitals.gaps += 1;
         }
@@ -675,6 +722,14 @@ impl Talk {
     }
 }
 
+/// Who sends what goes this way, where the observed process has the part `role`.
+fn sender(role: Side, direction: Direction) -> Side {
+    match direction {
+        Direction::Write => role,
+        Direction::Read => role.opposite(),
+    }
+}
+
 /// `sk_err` of a connection that is gone, by Linux's numbers: 104 is ECONNRESET, 110 ETIMEDOUT.
 fn cause_of(errno: u16) -> Cause {
     match errno {
@@ -689,6 +744,9 @@ const UNIX_SILENCE: Duration = Duration::from_secs(2 * abi::UNIX_SILENCE as u64 
 
 /// How often parsers are asked whether silence has ended something: a fraction of the second that a span may be late.
 const PARSER_TICK: Duration = Duration::from_millis(250);
+
+/// How far ahead the probes are told a body's end: positions are compared modulo 2^32. They are told again from there.
+const FARTHEST_END: u64 = 1 << 30;
 
 /// How often connections are looked through for those that are silent: a fraction of the shortest silence, and all of them
 /// have to be fetched from memory.

@@ -43,6 +43,10 @@ pub trait Parser {
     /// Whether there is such a message. It is worth a tick only then.
     fn waits_for_silence(&self) -> bool;
 
+    /// Bytes that `side` is known to send before anything of them matters again: the rest of a body, up to its last byte.
+    /// `u64::MAX` where only the end of the connection ends it.
+    fn left(&self, side: Side) -> u64;
+
     /// Something is about to come: reads from each of its cache lines, so that they are here by then. Nothing changes.
     fn prefetch(&self);
 }

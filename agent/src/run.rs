@@ -154,6 +154,11 @@ pub fn run(config: &Config, source: Option<Source>) -> Result<(), RunError> {
                 debug!(?socket, %error, "the table of unwanted sockets took no more");
             }
         }
+        for body in inlet.pipeline.long_bodies() {
+            if let Err(error) = probes.controls().pass_over(body) {
+                debug!(?body, %error, "the table of long bodies took no more");
+            }
+        }
         for resource in inlet.pipeline.instrumented() {
             outputs.instrumented(&resource);
         }

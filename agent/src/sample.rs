@@ -26,6 +26,7 @@ pub mod threshold;
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet, VecDeque},
+    slice,
     sync::Arc,
     time::Duration,
 };
@@ -152,16 +153,25 @@ impl Sampler {
     }
 
     /// Takes finished spans; those that are exported are appended to `out`, now or at a later call.
-    pub fn take(&mut self, spans: impl IntoIterator<Item = ServiceSpan>, now: Timestamp, out: &mut Vec<ServiceSpan>) {
-        for span in spans {
-            let trace = span.span.trace;
-            if self.at_once {
-                let verdict = self.decide(std::slice::from_ref(&span), now);
-                self.settle(span, verdict, None, out);
-            } else if let Some(verdict) = self.decided.get(&trace).copied() {
-                self.late(span, verdict, out);
+    pub fn take(&mut self, spans: impl Into<Vec<ServiceSpan>>, now: Timestamp, out: &mut Vec<ServiceSpan>) {
+        let mut spans = spans.into();
+        if self.at_once {
+            // Most often all of them pass, and none has to be moved.
+            spans.retain_mut(|span| {
+                let verdict = self.decide(slice::from_ref(span), now);
+                self.settle(span, verdict, None)
+            });
+            if out.is_empty() {
+                *out = spans;
             } else {
-                self.hold(span, now, out);
+                out.append(&mut spans);
+            }
+        } else {
+            for span in spans {
+                match self.decided.get(&span.span.trace).copied() {
+                    Some(verdict) => self.late(span, verdict, out),
+                    None => self.hold(span, now, out),
+                }
             }
         }
         self.tick(now, out);
@@ -264,17 +274,19 @@ impl Sampler {
         self.order.push_back(trace);
         self.decided.insert(trace, verdict);
         let ids: HashSet<SpanId> = waiting.spans.iter().map(|span| span.span.id).collect();
-        for span in waiting.spans {
+        out.extend(waiting.spans.into_iter().filter_map(|mut span| {
             let is_local = span.span.parent.is_some_and(|parent| ids.contains(&parent.id));
             let delegate = is_local.then(|| self.delegate(verdict));
-            self.settle(span, verdict, delegate, out);
-        }
+            self.settle(&mut span, verdict, delegate).then_some(span)
+        }));
     }
 
     /// A span whose trace was decided about before: all that is known is that it has not come alone.
-    fn late(&mut self, span: ServiceSpan, verdict: Verdict, out: &mut Vec<ServiceSpan>) {
+    fn late(&mut self, mut span: ServiceSpan, verdict: Verdict, out: &mut Vec<ServiceSpan>) {
         let delegate = self.delegate(verdict);
-        self.settle(span, verdict, Some(delegate), out);
+        if self.settle(&mut span, verdict, Some(delegate)) {
+            out.push(span);
+        }
     }
 
     /// Who decides about a span under one that `verdict` was about.
@@ -282,18 +294,12 @@ impl Sampler {
         if verdict.kept.is_some() { self.settings.local_parent_sampled } else { self.settings.local_parent_not_sampled }
     }
 
-    /// The end of every span.
-    fn settle(
-        &mut self,
-        mut span: ServiceSpan,
-        verdict: Verdict,
-        delegate: Option<Delegate>,
-        out: &mut Vec<ServiceSpan>,
-    ) {
+    /// The end of every span: whether it is exported.
+    fn settle(&mut self, span: &mut ServiceSpan, verdict: Verdict, delegate: Option<Delegate>) -> bool {
         if self.leaves(&span.resource) {
             self.counts.unsampled += 1;
             self.counts.instrumented += 1;
-            return;
+            return false;
         }
         let randomness = Randomness::of(span.span.trace, span.span.state.as_deref());
         let claim = match (verdict.kept, delegate.map(policy::threshold_of)) {
@@ -307,11 +313,11 @@ impl Sampler {
         };
         let Some(claim) = claim else {
             self.counts.unsampled += 1;
-            return;
+            return false;
         };
         if self.floor > Threshold::ALWAYS && !self.floor.keeps(randomness) {
             self.counts.thinned += 1;
-            return;
+            return false;
         }
         let claim = self.raised(claim, span.span.state.as_deref());
         span.span.state = match (&span.span.state, claim) {
@@ -319,7 +325,7 @@ impl Sampler {
             (state, claim) => claimed(state.as_ref(), claim, randomness),
         };
         self.counts.exported += 1;
-        out.push(span);
+        true
     }
 
     /// The state of a trace that has none but the threshold.

@@ -58,6 +58,7 @@ impl Evidence {
             Ok(Layout::Cpython(_)) => Self::Found("the asyncio task that runs is read from its memory"),
             Ok(Layout::Go(_)) => Self::Found("the goroutine that runs is read from its memory"),
             Ok(Layout::Node(_)) => Self::Found("the callback that runs is read from its memory"),
+            Ok(Layout::Ruby(_)) => Self::Found("the fiber that runs is read from its memory"),
             Ok(Layout::Scheduled(_)) => Self::Found("the task that runs is read from its memory"),
             Ok(Layout::Tokio(_)) => Self::Found("the task that waits for a response is read from its memory"),
             Ok(Layout::Wakes(Virtual::Known(_))) => Self::Found(

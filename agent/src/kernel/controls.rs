@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! What the run loop tells the probes: the only arrow that points from user space into the kernel.
 //!
-//! In: settings of processes, and sockets that nobody wants any more. Out: entries of the control maps. It decides nothing
+//! In: settings of processes, where long bodies end, and sockets that nobody wants any more. Out: entries of the control maps. It decides nothing
 //! and remembers nothing.
 
 use anyhow::Context;
@@ -9,14 +9,18 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap, MapData, MapError},
 };
-use spantap_common::{identity::Kind, settings::ProcessSettings};
+use spantap_common::{
+    identity::Kind,
+    settings::{BodyEnd, ProcessSettings},
+};
 
-use crate::event::SocketId;
+use crate::{event::SocketId, pipeline::LongBody};
 
 /// The control maps.
 pub struct Controls {
     processes: HashMap<MapData, u32, ProcessSettings>,
     unwanted: HashMap<MapData, u64, u8>,
+    bodies: HashMap<MapData, u64, BodyEnd>,
     count_only: Array<MapData, u32>,
     layouts: Array<MapData, u32>,
     wakes: Array<MapData, u32>,
@@ -30,13 +34,15 @@ impl Controls {
         let processes = HashMap::try_from(map).context("open the map of processes")?;
         let map = probes.take_map("UNWANTED").context("the probes have no map of unwanted sockets")?;
         let unwanted = HashMap::try_from(map).context("open the map of unwanted sockets")?;
+        let map = probes.take_map("BODIES").context("the probes have no map of bodies")?;
+        let bodies = HashMap::try_from(map).context("open the map of bodies")?;
         let map = probes.take_map("COUNT_ONLY").context("the probes have no word for counting only")?;
         let count_only = Array::try_from(map).context("open the word for counting only")?;
         let map = probes.take_map("LAYOUTS").context("the probes have no count of layouts")?;
         let layouts = Array::try_from(map).context("open the count of layouts")?;
         let map = probes.take_map("WAKES").context("the probes have no word for wakes")?;
         let wakes = Array::try_from(map).context("open the word for wakes")?;
-        Ok(Self { processes, unwanted, count_only, layouts, wakes, told: 0 })
+        Ok(Self { processes, unwanted, bodies, count_only, layouts, wakes, told: 0 })
     }
 
     /// Tells the probes what to do for a process. Sockets that they have judged already keep their verdict.
@@ -61,6 +67,14 @@ impl Controls {
     /// Fails when the kernel has no memory; the socket is copied in vain then.
     pub fn leave_alone(&mut self, socket: SocketId) -> Result<(), MapError> {
         self.unwanted.insert(socket.0, 1, 0)
+    }
+
+    /// Tells the probes where the body ends that `told.socket` is in the middle of: most calls until there need no record.
+    ///
+    /// Fails when the kernel has no memory; each of them has one then.
+    pub fn pass_over(&mut self, told: LongBody) -> Result<(), MapError> {
+        let LongBody { socket, direction, end } = told;
+        self.bodies.insert(socket.0, BodyEnd { end, direction: direction.to_wire().into() }, 0)
     }
 
     /// Tells the probes whether to count the calls of followed connections and nothing else, from now on.

@@ -299,6 +299,17 @@ impl Parser for Http1 {
         self.answer.is_some() && self.server.is_out_of_sight()
     }
 
+    fn left(&self, side: Side) -> u64 {
+        let sent = match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
+        };
+        match &sent.stage {
+            Stage::Body(body) => body.left(),
+            Stage::Head | Stage::Lost | Stage::Over => 0,
+        }
+    }
+
     fn prefetch(&self) {
         self.connection.prefetch();
         black_box((self.client.position, self.server.position, self.answer.is_some(), self.fresh));

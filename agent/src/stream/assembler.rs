@@ -124,6 +124,11 @@ impl Assembler {
         (self.read, self.write) == (socket.read_position, socket.write_position)
     }
 
+    /// Position behind the last byte of `direction` that was handed out, modulo 2^32.
+    pub fn reached(&self, direction: Direction) -> u32 {
+        self.next(direction)
+    }
+
     /// Whether something is waiting for records that have not come.
     pub fn is_waiting(&self) -> bool {
         !self.held.is_empty()

@@ -13,12 +13,13 @@ mod jvm;
 mod keys;
 mod memory;
 mod node;
+mod ruby;
 mod tokio;
 
 use std::path::Path;
 
 use spantap_common::{
-    identity::{Arguments, Cpython, Go, Jvm, Kind, Node, Scheduled, Tokio},
+    identity::{Arguments, Cpython, Go, Jvm, Kind, Node, Ruby, Scheduled, Tokio},
     settings::ProcessSettings,
 };
 
@@ -36,6 +37,8 @@ pub enum Layout {
     Go(Go),
     /// Of Node.
     Node(Node),
+    /// Of Ruby.
+    Ruby(Ruby),
     /// Of a program with a scheduler of its own.
     Scheduled(Scheduled),
     /// Of tokio.
@@ -60,6 +63,8 @@ impl Layout {
     fn and(self, before: Option<Self>) -> Self {
         match (self, before) {
             (Self::Tokio(now), Some(Self::Tokio(before))) => Self::Tokio(tokio::joined(now, before)),
+            (Self::Go(now), Some(Self::Go(before))) => Self::Go(go::joined(now, before)),
+            (Self::Ruby(now), Some(Self::Ruby(before))) => Self::Ruby(ruby::joined(now, before)),
             _ => self,
         }
     }
@@ -69,6 +74,7 @@ impl Layout {
         match self {
             Self::Tokio(layout) => tokio::may_grow(&layout),
             Self::Go(layout) => go::may_grow(&layout),
+            Self::Ruby(layout) => ruby::may_grow(&layout),
             Self::Wakes(known) => matches!(known, Virtual::NotYet(_)),
             _ => false,
         }
@@ -80,6 +86,7 @@ impl Layout {
             Self::Cpython(layout) => (Kind::Cpython, layout.to_arguments()),
             Self::Go(layout) => (Kind::Go, layout.to_arguments()),
             Self::Node(layout) => (Kind::Node, layout.to_arguments()),
+            Self::Ruby(layout) => (Kind::Ruby, layout.to_arguments()),
             Self::Scheduled(layout) => (Kind::Scheduled, layout.to_arguments()),
             Self::Tokio(layout) => (Kind::Tokio, layout.to_arguments()),
             Self::Wakes(Virtual::Known(layout)) => (Kind::Wakes, layout.to_arguments()),
@@ -102,7 +109,10 @@ pub enum Unknown {
 pub fn is_known(runtime: Runtime) -> bool {
     // The thread pointer of other architectures leads elsewhere, and Go's stack frames differ: nothing of it was seen there.
     (cfg!(target_arch = "x86_64")
-        && matches!(runtime, Runtime::Python | Runtime::Go | Runtime::Node | Runtime::Haproxy | Runtime::Tokio))
+        && matches!(
+            runtime,
+            Runtime::Python | Runtime::Go | Runtime::Node | Runtime::Haproxy | Runtime::Tokio | Runtime::Ruby
+        ))
         || hands_over(runtime)
 }
 
@@ -128,6 +138,7 @@ pub(crate) fn find(process: &Path, runtime: Runtime, is_first: bool, known: Opti
             go::find(process, &memory, known, is_first).map(Layout::Go)
         }
         Runtime::Node => node::find(&memory).map(Layout::Node),
+        Runtime::Ruby => ruby::find(&memory, is_first).map(Layout::Ruby),
         Runtime::Haproxy => haproxy::find(process, &memory).map(Layout::Scheduled),
         Runtime::Tokio => tokio::find(process, &memory, is_first).map(Layout::Tokio),
         _ => Err(Unknown::Never("nothing is known of its runtime")),

@@ -19,6 +19,7 @@ mod assigned;
 mod births;
 mod callbacks;
 mod content;
+mod fibers;
 mod goroutines;
 mod handoff;
 mod header;
@@ -44,6 +45,7 @@ use self::{
     assigned::Assigned,
     callbacks::Callbacks,
     content::Content,
+    fibers::Fibers,
     handoff::Handoffs,
     header::Header,
     order::Order,
@@ -88,7 +90,11 @@ fn evidence(runtime: Runtime, assigned: bool) -> Vec<Box<dyn Source>> {
             let turns = Box::new(Platform(Turns::of_a_loop())) as Box<dyn Source>;
             [header()].into_iter().chain(tasks()).chain([thread, content(), handoffs, turns]).collect()
         }
-        Runtime::Native | Runtime::Ruby | Runtime::Php | Runtime::Dotnet => {
+        // Threads, and fibers that take turns on one.
+        Runtime::Ruby => {
+            vec![header(), Box::new(Fibers::default()), thread(), content(), relay(), turns()]
+        }
+        Runtime::Native | Runtime::Php | Runtime::Dotnet => {
             vec![header(), thread(), content(), relay(), turns()]
         }
     };
@@ -275,7 +281,11 @@ impl Parenting {
                 self.show(act, links);
             }
             What::Called { call, .. } => {
-                let process = self.process(pid);
+                // Whoever has served nothing so far calls for nobody, and evidence has to do without what was before the agent
+                // anyway. A mere client costs nothing more.
+                let Some(process) = self.processes.get_mut(&pid) else {
+                    return self.outcomes.push_back(Outcome::Decided(call, Verdict::Nobody));
+                };
                 process.called(call, act.at);
                 let nobody = process.open.is_empty();
                 self.show(act, links);

@@ -8,6 +8,7 @@
 mod dialogue;
 mod scene;
 
+mod bodies;
 mod content;
 mod ends;
 mod less;

@@ -288,6 +288,8 @@ pub(crate) const MODELS: &[Model] = &[
             Ok(puma)
         },
     },
+    fibers("ruby-async", |site| Ok(site.interpreted("ruby", "fibers.rb", &["async"]))),
+    fibers("ruby-async-net-http", |site| Ok(site.interpreted("ruby", "fibers.rb", &["net-http"]))),
     Model {
         name: "php-apache",
         shapes: &[One, Sequence, Fresh],
@@ -336,6 +338,11 @@ pub(crate) const MODELS: &[Model] = &[
 
 const WORK: Part = Part::Java { source: "Work.java" };
 const PYTHON: Part = Part::Program { file: "python3", package: "python3" };
+const FIBERS: &[Part] = &[
+    Part::Program { file: "ruby", package: "ruby" },
+    // What a package of a library always brings.
+    Part::Program { file: "/usr/share/doc/ruby-async-http/copyright", package: "ruby-async-http" },
+];
 const GO_PEER: [Peer; 3] = [peer(1, 100.0, 0.0), peer(8, 100.0, 0.0), peer(64, 100.0, 0.0)];
 
 /// `agent/tests/services/models` has the services that these are the commands of.
@@ -394,6 +401,12 @@ const fn on_jdk(
 
 const fn virtual_threads(name: &'static str, shapes: &'static [Shape], target: Option<f64>, command: Start) -> Model {
     Model { name, shapes, quick: None, target, peers: &[], parts: &[WORK, Part::Jdk { least: 21 }], command }
+}
+
+/// Fibers on one thread, each of them a connection's.
+const fn fibers(name: &'static str, command: Start) -> Model {
+    let shapes = &[One, Sequence, Parallel, Fresh];
+    Model { name, shapes, quick: None, target: Some(99.0), peers: &[], parts: FIBERS, command }
 }
 
 impl Site<'_> {

@@ -216,3 +216,29 @@ fn an_upgraded_connection_is_not_wanted_any_more() {
     assert_eq!(stage.unwanted(), 0, "it is said once");
     stage.wait_ms(1_500).becomes(&["shop SERVER GET /chat 101 · root", "shop SERVER GET /page 200 · root"]);
 }
+
+#[test]
+fn the_probes_are_told_once_where_a_long_body_ends() {
+    const MIB: u32 = 1 << 20;
+    for (head, calls) in [
+        ("Content-Length: 2097152", &[(65_536, Some(2 * MIB - 65_536)), (65_536, None), (MIB, None)][..]),
+        // Too little is left.
+        ("Content-Length: 262145", &[(2, None)]),
+        // The sizes of chunks are looked for.
+        ("Transfer-Encoding: chunked", &[(65_536, None)]),
+        ("Connection: close", &[(65_536, Some(1024 * MIB)), (1023 * MIB, None), (MIB, Some(1024 * MIB))]),
+        (
+            "Content-Length: 3221225472",
+            &[(MIB, Some(1024 * MIB)), (1024 * MIB, Some(1024 * MIB)), (1024 * MIB, Some(1023 * MIB))],
+        ),
+    ] {
+        let mut stage = stage()
+            .accept('a', SHOP)
+            .reads('a', "GET /file HTTP/1.1\r\nHost: x\r\n\r\n")
+            .writes('a', &format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n"));
+        for (length, told) in calls {
+            stage = stage.writes_uncopied('a', *length);
+            assert_eq!(stage.left_to_write('a'), Vec::from_iter(*told), "{head}, {length}");
+        }
+    }
+}

@@ -101,11 +101,16 @@ impl Stage {
     }
 
     pub(crate) fn reads(self, letter: char, bytes: &str) -> Self {
-        self.moves(letter, Direction::Read, bytes)
+        self.moves(letter, Direction::Read, bytes, length_of(bytes))
     }
 
     pub(crate) fn writes(self, letter: char, bytes: &str) -> Self {
-        self.moves(letter, Direction::Write, bytes)
+        self.moves(letter, Direction::Write, bytes, length_of(bytes))
+    }
+
+    /// A call writes so many bytes, of which none are copied.
+    pub(crate) fn writes_uncopied(self, letter: char, length: u32) -> Self {
+        self.moves(letter, Direction::Write, "", length)
     }
 
     /// Bytes go out, and their record is lost.
@@ -147,6 +152,15 @@ impl Stage {
     /// How many sockets turned out to be of no use since the last tick.
     pub(crate) fn unwanted(&mut self) -> usize {
         self.pipeline.unwanted().count()
+    }
+
+    /// What the probes are told of long bodies, as bytes that this end has still to write.
+    pub(crate) fn left_to_write(&mut self, letter: char) -> Vec<u32> {
+        let EndOf { socket, write, .. } = *self.end(letter);
+        let told = self.pipeline.long_bodies().inspect(|told| {
+            assert_eq!((told.socket, told.direction), (socket, Direction::Write));
+        });
+        told.map(|told| told.end.wrapping_sub(write)).collect()
     }
 
     /// Processes by what becomes of their requests.
@@ -220,7 +234,7 @@ impl Stage {
         self
     }
 
-    fn moves(mut self, letter: char, direction: Direction, bytes: &str) -> Self {
+    fn moves(mut self, letter: char, direction: Direction, bytes: &str, length: u32) -> Self {
         let EndOf { actor, socket, local, peer, origin, announced, read, write } = *self.end(letter);
         let moment = self.moment(actor);
         if !announced {
@@ -243,7 +257,6 @@ impl Stage {
             };
             self.feed(&Input::Record(&wire::socket(&introduction)));
         }
-        let length = u32::try_from(bytes.len()).expect("a line is short");
         let (position, opposite) = match direction {
             Direction::Read => (read, write),
             Direction::Write => (write, read),
@@ -305,6 +318,10 @@ impl Stage {
         let method = text("http.request.method").unwrap_or_else(|| span.name.to_string());
         format!("{} {} {method} {path}{status}{error} · {parent}", resource.service, kind(span.kind))
     }
+}
+
+fn length_of(bytes: &str) -> u32 {
+    u32::try_from(bytes.len()).expect("a line is short")
 }
 
 fn kind(kind: SpanKind) -> &'static str {

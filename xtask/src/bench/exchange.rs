@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::{fs::sendfile, process::getppid};
 
 use super::{
@@ -151,70 +151,138 @@ enum Leaves {
     BySendfile,
 }
 
+/// What the probes add to a call is measured in one thread, which writes a chunk and reads it, and is set against what a
+/// transfer takes that runs as transfers do: of two threads side by side, chance decides how many bytes a read finds and
+/// in whose cache, which makes a tenth of their time, and more than the probes do.
 fn bulk(bench: &Bench, sink: &Sink, report: &mut Report) -> Result<()> {
-    let bytes: u64 = bench.effort.choose(1 << 30, 1 << 28);
-    for (leaves, name) in [(Leaves::Written, "bulk_loss_pct"), (Leaves::BySendfile, "bulk_sendfile_loss_pct")] {
-        let mut losses = Vec::new();
-        for round in 0..bench.effort.choose(9, 3) {
+    for (leaves, name) in [(Leaves::Written, "bulk"), (Leaves::BySendfile, "bulk_sendfile")] {
+        let (mut losses, mut added) = (Vec::new(), Vec::new());
+        for round in 0..bench.effort.choose(15, 5) {
             let (off, on) = pair(
                 round,
                 &mut (),
-                |()| transfer_ns(leaves, bytes, |_| Ok(None)),
+                |()| call_of_bulk_ns(leaves, |_| Ok(()), |()| Ok(())),
                 |()| {
-                    transfer_ns(leaves, bytes, |port| {
-                        let watched = ["--port".to_owned(), port.to_string()];
-                        Agent::start(&bench.agent, Output::Otlp(&sink.endpoint()), &watched).map(Some)
-                    })
+                    call_of_bulk_ns(
+                        leaves,
+                        |port| {
+                            let watched = ["--port".to_owned(), port.to_string()];
+                            Agent::start(&bench.agent, Output::Otlp(&sink.endpoint()), &watched)
+                        },
+                        |agent| agent.stop().map(drop),
+                    )
                 },
             )?;
-            losses.push(100.0 * (1.0 - off / on));
+            let transfer = transfer(leaves)?;
+            let more = (on - off) * transfer.calls;
+            losses.push(100.0 * more / (transfer.cpu_ns + more));
+            added.push(on - off);
         }
-        report.add(name, "%", 1.0, losses);
+        report.add(format!("{name}_loss_pct"), "%", 0.25, losses);
+        report.add(format!("{name}_call_added_ns"), "ns", 25.0, added);
     }
     Ok(())
 }
 
-/// CPU time of both ends for a response of so many bytes.
-fn transfer_ns(leaves: Leaves, bytes: u64, start: impl FnOnce(u16) -> Result<Option<Agent>>) -> Result<f64> {
+/// CPU time of a call that moves a chunk, in nanoseconds: the mean of a write and a read by the same thread.
+fn call_of_bulk_ns<T>(
+    leaves: Leaves,
+    start: impl FnOnce(u16) -> Result<T>,
+    stop: impl FnOnce(T) -> Result<()>,
+) -> Result<f64> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("open a connection")?;
     let address = listener.local_addr().context("open a connection")?;
-    let agent = start(address.port())?;
-    let reading = thread::spawn(move || -> Result<u64> {
-        let mut client = TcpStream::connect(address).context("open a connection")?;
-        client.write_all(&request()).context("send a request")?;
+    let measured = start(address.port())?;
+    let mut client = TcpStream::connect(address).context("open a connection")?;
+    let mut server = asked(&listener, &mut client)?;
+    client.read_exact(&mut vec![0; head().len()]).context("read a response")?;
+    let (source, mut buffer) = (Source::new()?, vec![0; CHUNK]);
+    let mut batches = Vec::with_capacity(CHUNKS / BULK_BATCH);
+    for _ in 0..CHUNKS / BULK_BATCH {
         let before = thread_cpu();
-        let mut buffer = vec![0; CHUNK];
-        while client.read(&mut buffer).context("read a response")? > 0 {}
-        Ok(thread_cpu() - before)
+        for _ in 0..BULK_BATCH {
+            source.send(&mut server, leaves)?;
+            client.read_exact(&mut buffer).context("read a body")?;
+        }
+        batches.push((thread_cpu() - before) as f64 / (2 * BULK_BATCH) as f64);
+        thread::sleep(PAUSE);
+    }
+    stop(measured)?;
+    batches.sort_by(f64::total_cmp);
+    Ok(quantile(&batches, 0.25))
+}
+
+/// What a transfer took without the agent.
+struct Transfer {
+    /// CPU time of both ends.
+    cpu_ns: f64,
+    /// Calls that moved bytes, at both ends.
+    calls: f64,
+}
+
+/// A large response from one thread to another.
+fn transfer(leaves: Leaves) -> Result<Transfer> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("open a connection")?;
+    let address = listener.local_addr().context("open a connection")?;
+    let mut client = TcpStream::connect(address).context("open a connection")?;
+    let mut server = asked(&listener, &mut client)?;
+    let reading = thread::spawn(move || -> Result<(u64, usize)> {
+        let (mut buffer, mut calls) = (vec![0; CHUNK], 0);
+        let before = thread_cpu();
+        while client.read(&mut buffer).context("read a body")? > 0 {
+            calls += 1;
+        }
+        Ok((thread_cpu() - before, calls))
     });
-    let (mut server, _) = listener.accept().context("open a connection")?;
-    server.read_exact(&mut [0; REQUEST]).context("read a request")?;
-    let file = zeros().context("make a file to send")?;
-    let chunk = vec![0; CHUNK];
+    let source = Source::new()?;
     let before = thread_cpu();
-    write!(server, "HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n").context("send a response")?;
-    let mut left = bytes;
-    while left > 0 {
-        let next = left.min(CHUNK as u64) as usize;
-        left -= match leaves {
-            Leaves::Written => server.write_all(&chunk[..next]).map(|()| next).context("send a body")?,
-            Leaves::BySendfile => sendfile(&server, &file, Some(&mut 0), next).context("send a body")?,
-        } as u64;
+    for _ in 0..CHUNKS {
+        source.send(&mut server, leaves)?;
     }
     let writing = thread_cpu() - before;
     drop(server);
-    let reading = reading.join().unwrap_or_else(|_| anyhow::bail!("the reader panicked"))?;
-    if let Some(agent) = agent {
-        agent.stop()?;
-    }
-    Ok((writing + reading) as f64)
+    let (reading, reads) = reading.join().unwrap_or_else(|_| bail!("the reader panicked"))?;
+    Ok(Transfer { cpu_ns: (writing + reading) as f64, calls: (CHUNKS + reads) as f64 })
 }
 
-/// A file of one chunk, which is sent again and again.
-fn zeros() -> std::io::Result<File> {
-    let file = tempfile::tempfile()?;
-    file.set_len(CHUNK as u64)?;
-    Ok(file)
+/// The server's end of `client`'s connection, on which the request was read and the head of the response written.
+fn asked(listener: &TcpListener, client: &mut TcpStream) -> Result<TcpStream> {
+    let (mut server, _) = listener.accept().context("open a connection")?;
+    client.write_all(&request()).context("send a request")?;
+    server.read_exact(&mut [0; REQUEST]).context("read a request")?;
+    server.write_all(head().as_bytes()).context("send a response")?;
+    Ok(server)
+}
+
+/// The head of a large response.
+fn head() -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", CHUNK * CHUNKS)
+}
+
+/// Where a large response comes from: one chunk, again and again.
+struct Source {
+    chunk: Vec<u8>,
+    file: File,
+}
+
+impl Source {
+    fn new() -> Result<Self> {
+        let file = tempfile::tempfile().context("make a file to send")?;
+        file.set_len(CHUNK as u64).context("make a file to send")?;
+        Ok(Self { chunk: vec![0; CHUNK], file })
+    }
+
+    /// Sends a chunk.
+    fn send(&self, server: &mut TcpStream, leaves: Leaves) -> Result<()> {
+        match leaves {
+            Leaves::Written => server.write_all(&self.chunk).context("send a body"),
+            Leaves::BySendfile => {
+                let sent = sendfile(&*server, &self.file, Some(&mut 0), CHUNK).context("send a body")?;
+                ensure!(sent == CHUNK, "the kernel sent {sent} bytes of {CHUNK}");
+                Ok(())
+            }
+        }
+    }
 }
 
 // --- Messages ---
@@ -253,6 +321,12 @@ const PAUSE: Duration = Duration::from_millis(15);
 
 /// Calls between two looks at the clock.
 const CALLS: u32 = 20_000;
+
+/// Chunks of a large response, which make 1 GiB.
+const CHUNKS: usize = 16 << 10;
+
+/// Of them between two looks at the clock: some 3 ms.
+const BULK_BATCH: usize = 256;
 
 /// What is written at one time.
 const CHUNK: usize = 64 << 10;

@@ -47,7 +47,7 @@ pub(super) struct Paced {
 }
 
 impl Paced {
-    /// Opens `connections` to each address in turn, and uses each once, so that both ends know it.
+    /// Opens `connections`, to each address in turn.
     pub(super) fn connect(addresses: &[SocketAddr], connections: usize) -> Result<Self> {
         let opened = addresses.iter().cycle().take(connections).map(|address| {
             let stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;

@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 //! How the agent's cost per request grows.
 //!
-//! In: the same rate of requests, spread over few and over many connections, processes and services. Out: the CPU time
-//! per exchange for each, and how much the most costs beyond the least.
+//! In: the same rate of requests, spread over few and over many connections, processes and services, or beside such that
+//! are not traced. Out: the CPU time per exchange for each, and how much the most costs beyond the least.
 
 use std::{
     net::SocketAddr,
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::{
     Bench,
@@ -22,20 +28,34 @@ use super::{
 /// The part `scale`.
 pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     grow(bench, report, "connections", &[10, 100, 1_000, 10_000], |connections| {
-        Ok((vec![Nginx::start()?], connections, Bystanders::start(0)?))
+        Scene::of(vec![Nginx::start()?], connections)
     })?;
     // They sleep: what they cost is that they are there.
     grow(bench, report, "processes", &[10, 500, 2_000], |processes| {
-        Ok((vec![Nginx::start()?], 100, Bystanders::start(processes)?))
+        Ok(Scene { _bystanders: Bystanders::start(processes)?, ..Scene::of(vec![Nginx::start()?], 100)? })
     })?;
-    grow(bench, report, "services", &[1, 50, 200], |services| {
-        let servers = (0..services).map(|_| Nginx::start()).collect::<Result<_>>()?;
-        Ok((servers, 400, Bystanders::start(0)?))
+    grow(bench, report, "services", &[1, 50, 200], |services| Scene::of(nginxes(services)?, 400))?;
+    // Nobody traces them. What they cost the agent is what their memory takes of the processor's caches.
+    grow(bench, report, "neighbours", &[1, 200], |neighbours| {
+        Ok(Scene { neighbours: Some(Neighbours::start(neighbours)?), ..Scene::of(vec![Nginx::start()?], 400)? })
     })
 }
 
-/// Servers, connections to them, and processes beside them.
-type Scene = (Vec<Nginx>, usize, Bystanders);
+/// What is traced, and what is beside it.
+struct Scene {
+    servers: Vec<Nginx>,
+    load: Paced,
+    _bystanders: Bystanders,
+    neighbours: Option<Neighbours>,
+}
+
+impl Scene {
+    /// Traced `servers`, with so many connections to all of them, and nothing beside them.
+    fn of(servers: Vec<Nginx>, connections: usize) -> Result<Self> {
+        let load = Paced::connect(&addresses(&servers), connections)?;
+        Ok(Self { servers, load, _bystanders: Bystanders::start(0)?, neighbours: None })
+    }
+}
 
 /// Measures at each of `sizes`, by turns.
 fn grow(
@@ -48,11 +68,10 @@ fn grow(
     let mut costs = vec![Vec::new(); sizes.len()];
     for _ in 0..bench.effort.choose(5, 3) {
         for (size, costs) in sizes.iter().zip(&mut costs) {
-            let (servers, connections, _bystanders) = scene(*size)?;
-            let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.address).collect();
-            let ports: Vec<u16> = addresses.iter().map(SocketAddr::port).collect();
-            let mut load = Paced::connect(&addresses, connections)?;
+            let Scene { servers, mut load, neighbours, _bystanders } = scene(*size)?;
+            let ports: Vec<u16> = servers.iter().map(|server| server.address.port()).collect();
             costs.push(Footprint::at(bench, &ports, &mut load, RATE)?.cpu_per_exchange_us);
+            neighbours.map_or(Ok(()), Neighbours::stop)?;
         }
     }
     let growth = match (costs.first(), costs.last()) {
@@ -66,6 +85,50 @@ fn grow(
     }
     report.add(format!("growth_{what}_pct"), "%", 10.0, growth);
     Ok(())
+}
+
+fn nginxes(count: usize) -> Result<Vec<Nginx>> {
+    (0..count).map(|_| Nginx::start()).collect()
+}
+
+fn addresses(servers: &[Nginx]) -> Vec<SocketAddr> {
+    servers.iter().map(|server| server.address).collect()
+}
+
+/// Servers that nobody traces, and as many requests to all of them as the traced ones get; dropping them ends both.
+struct Neighbours {
+    stop: Arc<AtomicBool>,
+    load: Option<JoinHandle<Result<()>>>,
+}
+
+impl Neighbours {
+    fn start(count: usize) -> Result<Self> {
+        let servers = nginxes(count)?;
+        let mut load = Paced::connect(&addresses(&servers), 400)?;
+        let stop = Arc::<AtomicBool>::default();
+        let asked = Arc::clone(&stop);
+        let load = thread::spawn(move || {
+            while !asked.load(Relaxed) {
+                load.run(RATE, Duration::from_millis(500))?;
+            }
+            drop(servers);
+            Ok(())
+        });
+        Ok(Self { stop, load: Some(load) })
+    }
+
+    /// Ends them; an error if their rate was not held.
+    fn stop(mut self) -> Result<()> {
+        self.stop.store(true, Relaxed);
+        let Some(load) = self.load.take() else { return Ok(()) };
+        load.join().unwrap_or_else(|_| bail!("the load of the neighbours panicked"))
+    }
+}
+
+impl Drop for Neighbours {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+    }
 }
 
 /// Processes that do nothing; dropping them ends them.

@@ -2,16 +2,14 @@
 //! A service that works for a millisecond on each request: what most services are like.
 //!
 //! In: requests one after the other. Out: throughput and CPU time lost, in pairs. The work is an amount, not a time, so
-//! that whatever slows it down shows.
+//! that whatever slows it down shows; and the same work is done once more right after each request, which the request's
+//! time is divided by: the machine's speed changes by more from second to second than what is looked for.
 
 use std::{
     hint::black_box,
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::mpsc::{Receiver, Sender, channel},
     thread,
     time::{Duration, Instant},
 };
@@ -27,65 +25,98 @@ pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let service = Service::start(work_of_a_millisecond())?;
     let mut load = Paced::connect(&[service.address], 1)?;
     let watched = ["--port".to_owned(), service.address.port().to_string()];
-    let requests = bench.effort.choose(1000, 300);
     let (mut losses, mut cpus) = (Vec::new(), Vec::new());
-    for round in 0..bench.effort.choose(15, 5) {
-        let run = |load: &mut Paced| -> Result<(f64, f64)> {
-            let (started, cpu_before) = (Instant::now(), service.cpu.load(Relaxed));
-            for _ in 0..requests {
+    for round in 0..bench.effort.choose(100, 20) {
+        let run = |load: &mut Paced| -> Result<Served> {
+            let mut all = Served::default();
+            for _ in 0..REQUESTS {
+                let started = Instant::now();
                 load.burst(1)?;
+                all.took += started.elapsed().as_nanos() as f64;
+                all.add(service.served()?);
             }
-            let cpu = service.cpu.load(Relaxed) - cpu_before;
-            Ok((started.elapsed().as_secs_f64(), cpu as f64))
+            Ok(all)
         };
-        let ((off, off_cpu), (on, on_cpu)) = pair(round, &mut load, run, |load| {
+        let (off, on) = pair(round, &mut load, run, |load| {
             let agent = Agent::start(&bench.agent, Output::Otlp(&sink.endpoint()), &watched)?;
-            let taken = run(load)?;
+            let served = run(load)?;
             agent.stop()?;
-            Ok(taken)
+            Ok(served)
         })?;
-        losses.push(100.0 * (1.0 - off / on));
-        cpus.push(100.0 * (on_cpu / off_cpu - 1.0));
+        losses.push(100.0 * (1.0 - (off.took / off.work_took) / (on.took / on.work_took)));
+        cpus.push(100.0 * ((on.cpu / on.work_cpu) / (off.cpu / off.work_cpu) - 1.0));
     }
     report.add("service_1ms_throughput_loss_pct", "%", 0.25, losses);
     report.add("service_1ms_cpu_added_pct", "%", 0.25, cpus);
     Ok(())
 }
 
+/// What requests took, and what the same work took by itself right after each, all in nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Served {
+    /// From the first byte that the client wrote to the last that it read: the client knows.
+    took: f64,
+    /// CPU time of the server's thread.
+    cpu: f64,
+    work_took: f64,
+    work_cpu: f64,
+}
+
+impl Served {
+    fn add(&mut self, other: Self) {
+        self.cpu += other.cpu;
+        self.work_took += other.work_took;
+        self.work_cpu += other.work_cpu;
+    }
+}
+
 /// A server in a thread of this process, for as long as the process lives.
 struct Service {
     address: SocketAddr,
-    /// Nanoseconds of CPU time that its thread had taken when it last answered.
-    cpu: Arc<AtomicU64>,
+    served: Receiver<Served>,
 }
 
 impl Service {
     fn start(work: u64) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("open a service")?;
         let address = listener.local_addr().context("open a service")?;
-        let cpu = Arc::<AtomicU64>::default();
-        let theirs = Arc::clone(&cpu);
+        let (tell, served) = channel();
         thread::spawn(move || {
             // One connection after the other: there is one client.
             for stream in listener.incoming().map_while(Result::ok) {
                 stream.set_nodelay(true).ok();
-                serve(stream, work, &theirs);
+                serve(stream, work, &tell);
             }
         });
-        Ok(Self { address, cpu })
+        Ok(Self { address, served })
+    }
+
+    fn served(&self) -> Result<Served> {
+        self.served.recv().context("the service has gone")
     }
 }
 
 /// Answers until the client goes.
-fn serve(mut stream: TcpStream, work: u64, cpu: &AtomicU64) {
+fn serve(mut stream: TcpStream, work: u64, tell: &Sender<Served>) {
     let mut request = [0; 1024];
-    // The client writes a request with one call and waits: a read brings all of it.
-    while stream.read(&mut request).is_ok_and(|length| length > 0) {
+    loop {
+        let before = thread_cpu();
+        // The client writes a request with one call and waits: a read brings all of it.
+        if !stream.read(&mut request).is_ok_and(|length| length > 0) {
+            return;
+        }
         black_box(spin(work));
         if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").is_err() {
             return;
         }
-        cpu.store(thread_cpu(), Relaxed);
+        let answered = thread_cpu();
+        let alone = Instant::now();
+        black_box(spin(work));
+        let (work_took, work_cpu) = (alone.elapsed().as_nanos() as f64, (thread_cpu() - answered) as f64);
+        let cpu = (answered - before) as f64;
+        if tell.send(Served { took: 0.0, cpu, work_took, work_cpu }).is_err() {
+            return;
+        }
     }
 }
 
@@ -106,3 +137,6 @@ fn work_of_a_millisecond() -> u64 {
         work *= 2;
     }
 }
+
+/// Requests of one measurement: a sixth of a second, so that many pairs lie close together.
+const REQUESTS: usize = 150;

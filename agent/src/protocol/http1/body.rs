@@ -194,6 +194,16 @@ impl Body {
         }
     }
 
+    /// Bytes of it that are known to come and need not be looked at; `u64::MAX` where nothing but the end of the connection
+    /// ends it.
+    pub(super) fn left(&self) -> u64 {
+        match self {
+            Self::Length(left) | Self::Chunked(Chunks { place: Place::Data { left }, .. }) => *left,
+            Self::Chunked(_) | Self::Blind(_) => 0,
+            Self::UntilClose => u64::MAX,
+        }
+    }
+
     /// Bytes of the whole body, now that it is complete; `announced` is what its head said.
     pub(super) fn size(&self, announced: u64) -> Option<u64> {
         match self {

@@ -16,7 +16,7 @@ use std::{
 use tracing::debug;
 
 use super::{Layout, Unknown, find, is_known};
-use crate::{memory, process::Runtime, targets::runtime::Runtimes};
+use crate::{memory, process::Runtime, table::Table, targets::runtime::Runtimes};
 
 /// Asks for looks, and hands over what they found. Dropping it ends its thread.
 #[derive(Debug)]
@@ -68,6 +68,7 @@ impl Finder {
             asked,
             answers: answer,
             waiting: Vec::new(),
+            grown: Table::default(),
             looked: false,
             gave_back: None,
         };
@@ -122,6 +123,8 @@ struct Looker {
     answers: SyncSender<Answer>,
     /// Law: waiting.len() <= MOST_WAITING.
     waiting: Vec<Waiting>,
+    /// What was found last in processes that do not show everything at once. Law: grown.len() <= MOST_WAITING.
+    grown: Table<u32, Layout>,
     /// Since it gave memory back it has looked into something.
     looked: bool,
     gave_back: Option<Instant>,
@@ -183,7 +186,17 @@ impl Looker {
 
     fn look(&mut self, Waiting { ask, pid, runtime, looks, known, .. }: Waiting) {
         self.looked = true;
-        let found = find(&self.proc.join(pid.to_string()), runtime, looks == 0, known).map(|layout| layout.and(known));
+        // Of the same process as it was before it executed another program, at worst: whoever reads by a layout compares.
+        let before = self.grown.get(&pid).copied();
+        let found = find(&self.proc.join(pid.to_string()), runtime, looks == 0, known).map(|layout| layout.and(before));
+        if let Ok(layout) = &found
+            && (before.is_some() || layout.may_grow())
+        {
+            if self.grown.len() >= MOST_WAITING {
+                self.grown.clear();
+            }
+            self.grown.insert(pid, *layout);
+        }
         let news = found.as_ref().ok().copied().filter(|layout| known != Some(*layout));
         let is_told = self.answer(Answer { ask, pid, first: looks == 0, layout: news });
         let known = if is_told { news.or(known) } else { known };
@@ -197,7 +210,11 @@ impl Looker {
             Err(Unknown::NotYet(_)) => true,
             Err(Unknown::Never(_)) => false,
         };
-        let most = if matches!(runtime, Runtime::Go | Runtime::Tokio) { MOST_PATIENT_LOOKS } else { MOST_LOOKS };
+        let most = if matches!(runtime, Runtime::Go | Runtime::Ruby | Runtime::Tokio) {
+            MOST_PATIENT_LOOKS
+        } else {
+            MOST_LOOKS
+        };
         if again && looks + 1 < most && self.waiting.len() < MOST_WAITING {
             let due = Instant::now() + FIRST_PAUSE * 2_u32.pow(looks.min(LONGEST_DOUBLED));
             self.waiting.push(Waiting { ask, pid, runtime, looks: looks + 1, known, due });

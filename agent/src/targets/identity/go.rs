@@ -30,17 +30,25 @@ pub(super) fn find(process: &Path, memory: &Memory, known: Option<Go>, is_first:
         return Ok(layout);
     }
     let found = jobs(memory, &layout, if is_first { 1 } else { MOST_TRIES });
-    Ok(Go { jobs: joined(layout.jobs, found), ..layout })
+    Ok(Go { jobs: all(layout.jobs, found), ..layout })
+}
+
+/// What two looks into the same process have found, `now` and `before`; nothing of before where it was another program.
+pub(super) fn joined(now: Go, before: Go) -> Go {
+    if (Go { jobs: before.jobs, ..now }) != before {
+        return now;
+    }
+    Go { jobs: all(before.jobs, now.jobs.map(Job::from_words).into_iter().filter(|job| job.start != 0)), ..now }
 }
 
 /// Where workers keep what they work for, as `known` and as `found` now, if there is room. Of a way through the code that is known it
 /// stays where it is.
-fn joined(known: [[u64; 4]; Go::JOBS], found: Vec<Job>) -> [[u64; 4]; Go::JOBS] {
+fn all(known: [[u64; 4]; Go::JOBS], found: impl IntoIterator<Item = Job>) -> [[u64; 4]; Go::JOBS] {
     let known = known.map(Job::from_words);
     let is_new = |job: &Job| known.iter().all(|known| (known.start, known.calls) != (job.start, job.calls));
     let old = known.into_iter().filter(|job| job.start != 0);
-    let mut all = old.chain(found.into_iter().filter(is_new));
-    [(); Go::JOBS].map(|()| all.next().unwrap_or_default().to_words())
+    let mut places = old.chain(found.into_iter().filter(is_new));
+    [(); Go::JOBS].map(|()| places.next().unwrap_or_default().to_words())
 }
 
 /// Whether workers may show later.
@@ -143,13 +151,16 @@ mod tests {
         let calls = |returns: i32| [Call { below: 144, returns }, Call::default(), Call::default()];
         let job = |returns: i32, variable: u16| Job { start: 4096, variable, field: None, calls: calls(returns) };
         let none = [[0; 4]; Go::JOBS];
-        assert_eq!(joined(none, vec![]), none);
-        let one = joined(none, vec![job(110, 56)]);
+        assert_eq!(all(none, vec![]), none);
+        let one = all(none, vec![job(110, 56)]);
         assert_eq!(one, [job(110, 56).to_words(), [0; 4]]);
-        assert_eq!(joined(one, vec![job(110, 64)]), one, "in the same calls it is in the same place");
-        let both = joined(one, vec![job(110, 64), job(200, 64), job(300, 64)]);
+        assert_eq!(all(one, vec![job(110, 64)]), one, "in the same calls it is in the same place");
+        let both = all(one, vec![job(110, 64), job(200, 64), job(300, 64)]);
         assert_eq!(both, [job(110, 56).to_words(), job(200, 64).to_words()]);
         let layout = |jobs| Go { jobs, ..layout(24).expect("it is known") };
         assert!(may_grow(&layout(one)) && !may_grow(&layout(both)));
+        assert_eq!(joined(layout(none), layout(one)), layout(one), "a look may miss what another has seen");
+        let other = Go { generated: 1, ..layout(none) };
+        assert_eq!(joined(other, layout(one)), other, "it is another program");
     }
 }

@@ -112,6 +112,11 @@ impl Mapping {
         (start < end).then_some(Self { start, end, writable, executable, offset, name })
     }
 
+    /// Whether this address is in it.
+    pub(super) fn contains(&self, address: u64) -> bool {
+        (self.start..self.end).contains(&address)
+    }
+
     /// How many bytes it has.
     pub(super) fn length(&self) -> u64 {
         self.end - self.start

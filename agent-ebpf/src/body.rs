@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//! The middle of a long body, whose end the agent has told: most calls there need no record.
+//!
+//! In: a call of a followed socket. Out: whether it is passed over, and one record for all that were, before anything else
+//! is told of their socket. It never passes over the call that moves a body's last byte, nor one that moves a message's
+//! head, so that everything which a span is made of is seen when it happens.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use spantap_common::{
+    abi::{ABI_VERSION, LONG_CALL, MOST_PASSED},
+    event::{
+        Header, Kind,
+        data::{DataRecord, Direction, Path},
+    },
+};
+
+use crate::{globals, kernel::Positions, maps::BODIES, slot::Slot, state::State, task, verifier};
+
+/// Whether the call, which moved `length` bytes on from the position that `before` names, is passed over.
+#[inline(always)]
+pub(crate) fn passes(state: &mut State, direction: Direction, before: Positions, length: u32) -> bool {
+    let wire = direction.to_wire();
+    // What turns the connection round begins a message; and of one that is gone each read may be the last.
+    if length < LONG_CALL || state.last_direction != wire || state.closing != 0 {
+        return false;
+    }
+    let (position, opposite) = before.in_order(direction);
+    if state.body != wire {
+        // SAFETY: nothing keeps the reference beyond the copies. The value may be another socket's a moment later, if its
+        // entry is used again: then its positions are far off by chance of one in two, or bytes are missed and counted.
+        let Some(told) = (unsafe { BODIES.get(state.cookie) }) else { return false };
+        if told.direction != u32::from(wire) {
+            return false;
+        }
+        state.body_end = told.end;
+        state.body = wire;
+    }
+    let left = state.body_end.wrapping_sub(position).cast_signed();
+    if left <= length.cast_signed() {
+        // Its end, or what follows it. The agent may tell of another one.
+        state.body = 0;
+        // It may have been the oldest and be gone.
+        let _ = BODIES.remove(state.cookie);
+        return false;
+    }
+    if state.passed >= MOST_PASSED {
+        return false;
+    }
+    if state.passed == 0 {
+        state.passed_from = position;
+    }
+    state.passed += 1;
+    state.passed_direction = wire;
+    state.passed_to = position.wrapping_add(length);
+    state.passed_opposite = opposite;
+    state.passed_at = task::now();
+    state.passed_by = bpf_get_current_pid_tgid();
+    true
+}
+
+/// Reports what was passed over, as moved by the last call that was.
+#[inline(always)]
+pub(crate) fn tell(state: &mut State) {
+    // Nothing is passed over where state is kept by address.
+    if globals::BY_ADDRESS.load() == 0 && state.passed != 0 {
+        state.passed = 0;
+        report(state);
+    }
+}
+
+#[inline(always)]
+fn report(state: &State) -> Option<()> {
+    let length = state.passed_to.wrapping_sub(state.passed_from);
+    let mut slot = Slot::<DataRecord>::reserve()?;
+    let record = slot.record()?;
+    let passed = DataRecord {
+        header: Header {
+            at: state.passed_at,
+            pid_tgid: state.passed_by,
+            socket: state.cookie,
+            kind: Kind::Data.to_wire(),
+            version: ABI_VERSION,
+            size: size_of::<DataRecord>() as u32,
+        },
+        identity: [verifier::zero(); 3],
+        position: state.passed_from,
+        opposite: state.passed_opposite,
+        length,
+        captured: 0,
+        tail: verifier::zero().to_le_bytes(),
+        tail_length: 0,
+        direction: state.passed_direction,
+        path: Path::Memory.to_wire(),
+        reserved: [0; 5],
+    };
+    // SAFETY: `record` is the slot's own room for one `DataRecord`.
+    unsafe { record.write(passed) };
+    slot.commit();
+    Some(())
+}
