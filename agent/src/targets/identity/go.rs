@@ -63,9 +63,10 @@ fn jobs(memory: &Memory, layout: &Go, tries: u32) -> Vec<Job> {
         if done > 0 {
             thread::sleep(BETWEEN_TRIES);
         }
-        let jobs = jobs::find(memory, &program, layout);
-        if !jobs.is_empty() {
-            return jobs;
+        match jobs::find(memory, &program, layout) {
+            Some(jobs) if jobs.is_empty() => {}
+            Some(jobs) => return jobs,
+            None => break,
         }
     }
     Vec::new()
@@ -122,8 +123,9 @@ const CONNECTION: u16 = 56;
 /// `persistConn.reqch`.
 const REQUESTS: u16 = 128;
 
-/// Looks in a row for a worker that is at work: one at a time is half of the time.
-const MOST_TRIES: u32 = 4;
+/// Looks in a row for a worker that is at work, in a program that calls at all: one at a time is half of the time, and for as short as
+/// some milliseconds of a busy machine's time.
+const MOST_TRIES: u32 = 16;
 const BETWEEN_TRIES: Duration = Duration::from_millis(4);
 
 /// `runtime` is linked first, and has 1 MiB; C code may stand before it.

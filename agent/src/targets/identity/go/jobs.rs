@@ -15,13 +15,15 @@ use super::{
 };
 
 /// Looks once, at what goes on at this moment. Of several such places with the same way to them it takes the one that most goroutines
-/// have.
-pub(super) fn find(memory: &Memory, program: &Program, layout: &Go) -> Vec<Job> {
+/// have. None where no goroutine is kept for a client's connection.
+pub(super) fn find(memory: &Memory, program: &Program, layout: &Go) -> Option<Vec<Job>> {
     let goroutines = goroutines(memory, program).unwrap_or_default();
     let look = Look { memory, program, layout };
     // By place: who works and who waits there.
     let mut places: BTreeMap<Place, BTreeSet<(u64, u64)>> = BTreeMap::new();
-    let workers = goroutines.iter().filter_map(|goroutine| look.waiting(*goroutine)).take(MOST_WORKERS);
+    let mut requests = goroutines.iter().filter_map(|goroutine| look.requests(*goroutine)).peekable();
+    requests.peek()?;
+    let workers = requests.filter_map(|requests| look.waiting(requests)).take(MOST_WORKERS);
     for worker in workers {
         for (place, other) in look.places(worker).unwrap_or_default() {
             places.entry(place).or_default().insert((worker, other));
@@ -35,7 +37,7 @@ pub(super) fn find(memory: &Memory, program: &Program, layout: &Go) -> Vec<Job> 
             jobs.push(job);
         }
     }
-    jobs
+    Some(jobs)
 }
 
 /// Where a goroutine has a channel: as [`Job`], whose order of fields says which of two places is the better.
@@ -82,12 +84,17 @@ impl Look<'_> {
         self.memory.word_at(address, offset.into())
     }
 
-    /// The goroutine that waits for a response of the connection which `keeper` is kept for, as the probes look for it.
-    fn waiting(&self, keeper: u64) -> Option<u64> {
+    /// The channel of requests of the client's connection that `keeper` is kept for, as the probes look for it.
+    fn requests(&self, keeper: u64) -> Option<u64> {
         let connection = self.memory.word(self.at(keeper, 8)?.checked_sub(self.layout.connection.into())?)?;
         let channel = self.at(connection, self.layout.requests)?;
         let is_one = self.at(channel, 8)? == 1 && self.at(channel, 24)? as u16 == self.layout.element;
-        if !is_one || self.at(channel, 0)? != 1 {
+        is_one.then_some(channel)
+    }
+
+    /// The goroutine that waits for the response to the request that is in this channel.
+    fn waiting(&self, channel: u64) -> Option<u64> {
+        if self.at(channel, 0)? != 1 {
             return None;
         }
         let reply = self.at(self.at(channel, 16)?, self.layout.reply)?;
