@@ -158,18 +158,17 @@ impl Fibers {
             return;
         }
         let is_reader = reader == fiber;
-        if !is_reader {
-            // Which of several fibers of a thread did what is not known: their addresses are used again.
-            if self.only.get(&by.tid) != Some(&Some(fiber)) {
-                return;
+        // Which of several fibers of a thread did what is not known: their addresses are used again.
+        let is_alone = self.only.get(&by.tid) == Some(&Some(fiber));
+        if is_alone && let Some(before) = before.filter(|before| *before < since) {
+            if self.calls.iter().any(|call| call.is_of(fiber) && call.at > before && call.at < since) {
+                self.pool.failed(claims);
+            } else {
+                self.pool.proved(claims);
             }
-            if let Some(before) = before.filter(|before| *before < since) {
-                if self.calls.iter().any(|call| call.is_of(fiber) && call.at > before && call.at < since) {
-                    self.pool.failed(claims);
-                } else {
-                    self.pool.proved(claims);
-                }
-            }
+        }
+        if !is_reader && !is_alone {
+            return;
         }
         let since = before.map_or(since, |before| since.max(before));
         for call in self.calls.iter().filter(|call| call.is_of(fiber) && call.at >= since && call.at <= at) {
@@ -221,8 +220,8 @@ impl Call {
     }
 }
 
-/// Answers to what others have read, by fibers that had called for nobody since their answers before: what a pool's thread does beside
-/// its requests, such as to report what it did, shows in the first of them.
+/// Answers by fibers that had called for nobody between their answer before and the request: what a pool's thread does beside its
+/// requests, such as to report what it did, shows in the first of them.
 const PROOFS: u32 = 16;
 
 /// Calls of one process that wait for the answer.
