@@ -5,9 +5,11 @@
 //! Out: the same layout again, in the kernel. What is read with it stands in a record's `identity`: three words, all zero
 //! where nothing was asked for or nothing could be read. It says nothing about what a task's identity proves.
 
+mod go;
 mod jvm;
 mod ruby;
 
+pub use go::{Batch, Call, Go, Job};
 pub use jvm::{Jvm, Mounted, Virtual};
 pub use ruby::Ruby;
 
@@ -52,7 +54,7 @@ impl Kind {
 }
 
 /// The arguments as they stand in the settings.
-pub type Arguments = [u64; 6];
+pub type Arguments = [u64; 12];
 
 /// From a thread to its Python thread state, and to the context (`contextvars`) that it runs.
 ///
@@ -137,97 +139,16 @@ impl Cpython {
             None => 0,
         };
         let offsets = table | (self.context as u64) << 32 | (self.variables as u64) << 48;
-        [self.slot as u64, offsets, self.tasks, self.builtin, work, 0]
+        padded([self.slot as u64, offsets, self.tasks, self.builtin, work])
     }
 
     /// Of arguments.
     #[inline(always)]
-    pub const fn from_arguments([slot, offsets, tasks, builtin, work, _]: Arguments) -> Self {
+    pub const fn from_arguments([slot, offsets, tasks, builtin, work, ..]: Arguments) -> Self {
         let table = offsets as u32;
         let table = if table == 0 { None } else { Some((table - 1) as u16) };
         let (context, variables) = ((offsets >> 32) as u16, (offsets >> 48) as u16);
         Self { slot: slot as i64, table, context, variables, tasks, builtin, work: Work::from_word(work) }
-    }
-}
-
-/// From a thread of Go to its goroutine; and from a goroutine that `net/http` keeps for a client's connection to the
-/// goroutine that waits for the response on it.
-///
-/// Identity of any goroutine: its id · ids given out so far, 0 where unknown · the id of the goroutine that started it, or where
-/// it reads of a request, ids that are still to be given out ([`Batch`]), 0 where unknown.
-/// Identity in a connection's goroutine: 0 · the id of the one that waits · the id of the one that started the waiting one;
-/// all zero if nobody waits.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Go {
-    /// Address of `runtime.sched.goidgen`; 0 where unknown.
-    pub generated: u64,
-    /// Offset of `g.goid`.
-    pub goid: u16,
-    /// Offset of `g.parentGoid`.
-    pub parent: u16,
-    /// How far below `g.stack.hi` the goroutines of a connection keep their `*persistConn`; 0 where unknown.
-    pub connection: u16,
-    /// Offset of `persistConn.reqch`, a channel of one element.
-    pub requests: u16,
-    /// `hchan.elemsize` of it: the size of a `requestAndChan`.
-    pub element: u16,
-    /// Offset of `requestAndChan.ch`, the channel that the caller waits at.
-    pub reply: u16,
-    /// Offset of `hchan.recvq`.
-    pub receivers: u16,
-    /// Offset of `m.p`; `m.nextp` and `m.oldp` follow.
-    pub processor: u16,
-    /// Offset of `p.goidcache`; `p.goidcacheend` follows. 0 where unknown.
-    pub batch: u16,
-}
-
-impl Go {
-    /// As arguments.
-    pub const fn to_arguments(self) -> Arguments {
-        let goroutine = pack([self.goid, self.parent, self.connection, self.receivers]);
-        let channels = pack([self.requests, self.element, self.reply, 0]);
-        [self.generated, goroutine, channels, pack([self.processor, self.batch, 0, 0]), 0, 0]
-    }
-
-    /// Of arguments.
-    #[inline(always)]
-    pub const fn from_arguments([generated, goroutine, channels, batches, ..]: Arguments) -> Self {
-        let [goid, parent, connection, receivers] = unpack(goroutine);
-        let [requests, element, reply, _] = unpack(channels);
-        let [processor, batch, _, _] = unpack(batches);
-        Self { generated, goid, parent, connection, requests, element, reply, receivers, processor, batch }
-    }
-}
-
-/// Ids of goroutines that one of Go's processors has set aside for those it will start: from `next` to before `end`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Batch {
-    /// The first.
-    pub next: u64,
-    /// The first behind them. Law: next <= end <= next + 16.
-    pub end: u64,
-}
-
-impl Batch {
-    /// `_GoidCacheBatch`, the same since 1.5.
-    pub const MOST: u64 = 16;
-
-    /// As one word; 0 where there are none, or what was read is nothing of the kind.
-    #[inline(always)]
-    pub const fn to_word(self) -> u64 {
-        let left = self.end.wrapping_sub(self.next);
-        if left == 0 || left > Self::MOST || self.next >> 48 != 0 { 0 } else { self.next << 8 | left }
-    }
-
-    /// Of one word.
-    pub const fn from_word(word: u64) -> Self {
-        let next = word >> 8;
-        Self { next, end: next + (word & 0xff) }
-    }
-
-    /// Whether `id` is one of them.
-    pub const fn contains(self, id: u64) -> bool {
-        self.next <= id && id < self.end
     }
 }
 
@@ -254,7 +175,7 @@ impl Node {
 
     /// As arguments.
     pub const fn to_arguments(self) -> Arguments {
-        [self.ids, self.event_loop, self.wrap as u64, 0, 0, 0]
+        padded([self.ids, self.event_loop, self.wrap as u64])
     }
 
     /// Of arguments.
@@ -281,7 +202,7 @@ pub struct Scheduled {
 impl Scheduled {
     /// As arguments.
     pub const fn to_arguments(self) -> Arguments {
-        [self.slot as u64, self.current as u64, self.movers as u64, 0, 0, 0]
+        padded([self.slot as u64, self.current as u64, self.movers as u64])
     }
 
     /// Of arguments.
@@ -369,12 +290,25 @@ impl Tokio {
         let offsets = pack([self.reader, u16::from_le_bytes([self.id, self.trailer]), task, origin]);
         // The upper quarters of the clients' words are free.
         let (low, high) = ((code as u32 as u64 & 0xffff) << 48, (code as u32 as u64 >> 16) << 48);
-        [self.wakers, offsets, first.future, first.to_word() | low, second.future, second.to_word() | high]
+        [
+            self.wakers,
+            offsets,
+            first.future,
+            first.to_word() | low,
+            second.future,
+            second.to_word() | high,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ]
     }
 
     /// Of arguments.
     #[inline(always)]
-    pub const fn from_arguments([wakers, offsets, first, in_first, second, in_second]: Arguments) -> Self {
+    pub const fn from_arguments([wakers, offsets, first, in_first, second, in_second, ..]: Arguments) -> Self {
         let [reader, places, task, origin] = unpack(offsets);
         let [id, trailer] = places.to_le_bytes();
         let code = (in_first >> 48 | in_second >> 48 << 16) as u32 as i32;
@@ -399,6 +333,18 @@ impl Client {
     }
 }
 
+/// These words, and zeros.
+#[inline(always)]
+const fn padded<const COUNT: usize>(words: [u64; COUNT]) -> Arguments {
+    let mut all = [0; _];
+    let mut at = 0;
+    while at < COUNT {
+        all[at] = words[at];
+        at += 1;
+    }
+    all
+}
+
 const fn pack([a, b, c, d]: [u16; 4]) -> u64 {
     a as u64 | (b as u64) << 16 | (c as u64) << 32 | (d as u64) << 48
 }
@@ -410,7 +356,7 @@ const fn unpack(word: u64) -> [u16; 4] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Batch, Blocking, Client, Cpython, Go, Node, Scheduled, Tokio, Work};
+    use super::{Blocking, Client, Cpython, Node, Scheduled, Tokio, Work};
 
     #[test]
     fn layouts_survive_the_settings() {
@@ -425,19 +371,6 @@ mod tests {
             let layout = Cpython { slot: -8, table, context: 224, variables: 24, tasks, builtin, work };
             assert_eq!(Cpython::from_arguments(layout.to_arguments()), layout);
         }
-        let layout = Go {
-            generated: 1 << 47,
-            goid: 152,
-            parent: 280,
-            connection: 56,
-            requests: 128,
-            element: 40,
-            reply: 8,
-            receivers: u16::MAX,
-            processor: 208,
-            batch: 384,
-        };
-        assert_eq!(Go::from_arguments(layout.to_arguments()), layout);
         let layout = Node { ids: 1 << 40, event_loop: 1 << 24, wrap: 40 };
         assert_eq!(Node::from_arguments(layout.to_arguments()), layout);
         let layout = Scheduled { slot: -42_704, current: 32, movers: 1 << 31 };
@@ -450,16 +383,5 @@ mod tests {
             let layout = Tokio { wakers: 1 << 47, reader: 48, id: 9, trailer: u8::MAX, blocking, clients };
             assert_eq!(Tokio::from_arguments(layout.to_arguments()), layout);
         }
-    }
-
-    #[test]
-    fn a_batch_is_one_word() {
-        let batch = Batch { next: 0x1234_5678_9abc, end: 0x1234_5678_9acc };
-        assert_eq!(Batch::from_word(batch.to_word()), batch);
-        assert!(batch.contains(batch.next) && batch.contains(batch.end - 1) && !batch.contains(batch.end));
-        for (next, end) in [(7, 7), (8, 7), (7, 24), (1 << 48, (1 << 48) + 1)] {
-            assert_eq!(Batch { next, end }.to_word(), 0, "{next} to {end}");
-        }
-        assert!(!Batch::from_word(0).contains(0), "of none, none is one");
     }
 }

@@ -21,7 +21,7 @@ pub struct ProcessSettings {
 }
 
 const _: () = {
-    assert!(size_of::<ProcessSettings>() == 64);
+    assert!(size_of::<ProcessSettings>() == 112);
     assert!(size_of::<BodyEnd>() == 8);
 };
 

@@ -64,7 +64,7 @@ pub(crate) static NEW_STATE: Array<State> = Array::with_max_entries(1, 0);
 pub(crate) static COUNT_ONLY: Array<u32> = Array::with_max_entries(1, 0);
 
 /// What to do for a process, by tgid. Written by the agent, read once for each socket. Full: the agent's insertion
-/// fails, and the default verdict holds. Not preallocated: 32 Ki entries would cost 3 MiB for a handful of services.
+/// fails, and the default verdict holds. Not preallocated: 32 Ki entries would cost 5 MiB for a handful of services.
 #[map]
 pub(crate) static PROCESSES: HashMap<u32, ProcessSettings> =
     HashMap::with_max_entries(MAX_PROCESSES, BPF_F_NO_PREALLOC);

@@ -5,6 +5,7 @@
 //! where no layout is known or the process's memory does not read like it. It follows a fixed number of pointers,
 //! writes nothing, and judges nothing: whether the words identify anything is for user space to find out.
 
+mod go;
 mod ruby;
 mod tokio;
 
@@ -13,7 +14,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_user};
 use spantap_common::{
     event::data::Direction,
-    identity::{Arguments, Batch, Cpython, Go, Kind, Node, Scheduled, Work},
+    identity::{Arguments, Cpython, Kind, Node, Scheduled, Work},
 };
 
 use crate::{
@@ -80,8 +81,8 @@ fn look(sock: Sock, registers: Registers, direction: u8, state: &mut State) -> O
         }
         Kind::Scheduled => Some([scheduled(Scheduled::from_arguments(arguments))?, state.connected_task, 0]),
         Kind::Go => {
-            let asked = state.requests == Direction::Read.to_wire() && direction == state.requests;
-            go(Go::from_arguments(arguments), registers, Direction::from_wire(state.requests)?, asked)
+            let (requests, direction) = (Direction::from_wire(state.requests)?, Direction::from_wire(direction)?);
+            go::identity(&settings.identity_arguments, registers, requests, direction)
         }
         Kind::Tokio => {
             let requests = Direction::from_wire(state.requests)?;
@@ -237,69 +238,6 @@ fn wakes(builtin: u64, callback: u64) -> Option<u64> {
     at(callback, BUILTIN_SELF)
 }
 
-#[inline(always)]
-fn go(layout: Go, registers: Registers, requests: Direction, asked: bool) -> Option<Identity> {
-    let goroutine = registers.goroutine();
-    // `g.stack`: its first two words. A thread inside of C code, or in the scheduler, is on another stack.
-    let (low, high) = (at(goroutine, 0)?, at(goroutine, 8)?);
-    if registers.stack() < low || registers.stack() >= high {
-        return None;
-    }
-    if let Direction::Write = requests
-        && let Some(channel) = channel(layout, high)
-    {
-        let waiting = waiting(layout, channel)?;
-        return Some([0, at(waiting, layout.goid)?, at(waiting, layout.parent)?]);
-    }
-    let generated = if layout.generated == 0 { 0 } else { word(layout.generated)? };
-    let third = if asked { batch(layout, goroutine).unwrap_or(0) } else { at(goroutine, layout.parent)? };
-    Some([at(goroutine, layout.goid)?, generated, third])
-}
-
-/// The ids that the processor which runs the goroutine, or ran it before it entered the kernel, has set aside. Whose they become is
-/// decided later, whoever has that processor by then.
-#[inline(always)]
-fn batch(layout: Go, goroutine: u64) -> Option<u64> {
-    if layout.batch == 0 {
-        return None;
-    }
-    let thread = at(goroutine, GOROUTINE_THREAD)?;
-    let processor = match at(thread, layout.processor)? {
-        0 => at(thread, layout.processor + THREAD_OLD_PROCESSOR)?,
-        processor => processor,
-    };
-    let batch = Batch { next: at(processor, layout.batch)?, end: at(processor, layout.batch + 8)? };
-    Some(batch.to_word())
-}
-
-/// The channel `reqch` of the client's connection that a goroutine is kept for, whose stack ends at `high`; none in any other
-/// goroutine, where nothing of that shape stands in the place.
-#[inline(always)]
-fn channel(layout: Go, high: u64) -> Option<u64> {
-    if layout.connection == 0 {
-        return None;
-    }
-    let connection = word(high.wrapping_sub(layout.connection.into()))?;
-    let channel = at(connection, layout.requests)?;
-    // `hchan`: qcount, dataqsiz, buf, elemsize.
-    (at(channel, 8)? == 1 && at(channel, 24)? as u16 == layout.element).then_some(channel)
-}
-
-/// The goroutine that waits for the response: `(*persistConn).roundTrip` leaves a `requestAndChan` in `reqch`, and waits at
-/// the channel that is in it. It is taken out of there once the response's first bytes were read.
-#[inline(always)]
-fn waiting(layout: Go, channel: u64) -> Option<u64> {
-    if at(channel, 0)? != 1 {
-        return None;
-    }
-    let reply = at(at(channel, 16)?, layout.reply)?;
-    // The first of those that wait (a `sudog`) begins with its goroutine.
-    match at(reply, layout.receivers)? {
-        0 => None,
-        first => at(first, 0),
-    }
-}
-
 /// The task that connects a socket, in processes where a connection may be written to by another one; 0 where it is not known.
 #[inline(always)]
 pub(crate) fn connecting() -> u64 {
@@ -352,10 +290,6 @@ fn connection(layout: Node, descriptor: u64) -> Option<[u64; 2]> {
     Some([at(object, layout.wrap)?, at(object, layout.wrap + 8)?])
 }
 
-/// `g.m`, which the linker knows as well; `m.oldp` behind `m.p`.
-const GOROUTINE_THREAD: u16 = 48;
-const THREAD_OLD_PROCESSOR: u16 = 16;
-
 /// `ob_type` of every object.
 const OBJECT_TYPE: u16 = 8;
 
@@ -406,6 +340,12 @@ pub(crate) fn kept_by_thread(slot: i64, table: Option<u16>) -> Option<u64> {
 #[inline(always)]
 pub(crate) fn at(address: u64, offset: u16) -> Option<u64> {
     word(address.wrapping_add(offset.into()))
+}
+
+/// The word at `offset` of what is at `address`; 0 where nothing can be read.
+#[inline(always)]
+fn word_at(address: u64, offset: u64) -> u64 {
+    word(address.wrapping_add(offset)).unwrap_or(0)
 }
 
 /// The word at `address` of the process's memory.

@@ -5,7 +5,7 @@
 //! and the number of a virtual thread. The number is that of `Thread.threadId()`: the JVM gives each out once. It says nothing
 //! about threads of the system, which are known by their own numbers.
 
-use super::{Arguments, pack, unpack};
+use super::{Arguments, pack, padded, unpack};
 
 /// From a thread to its `JavaThread`, and to the number of the virtual thread that is mounted on it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,7 +41,7 @@ impl Jvm {
             Mounted::Entered(offset) => (offset, 0),
             Mounted::Differs(offset) => (0, offset),
         };
-        [self.slot as u64, pack([self.number, entered, own, 0]), table, 0, 0, 0]
+        padded([self.slot as u64, pack([self.number, entered, own, 0]), table])
     }
 
     /// Of arguments; none where all are zero: no field that is looked at is the first of a `JavaThread`, which has its class there.

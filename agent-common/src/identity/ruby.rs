@@ -5,7 +5,7 @@
 //! execution context (`rb_execution_context_t`), which is part of it; each thread begins with a fiber of its own. Addresses are used again
 //! once a fiber is gone. It says nothing about what the fibers belong to.
 
-use super::{Arguments, pack, unpack};
+use super::{Arguments, pack, padded, unpack};
 
 /// From a thread of the system to the execution context of the fiber that it runs, and from there to the one that waits.
 ///
@@ -34,7 +34,7 @@ impl Ruby {
 
     /// As arguments.
     pub const fn to_arguments(self) -> Arguments {
-        [self.slot as u64, pack([self.fiber, self.context, self.previous, self.joiners]), 0, 0, 0, 0]
+        padded([self.slot as u64, pack([self.fiber, self.context, self.previous, self.joiners])])
     }
 
     /// Of arguments.
@@ -47,7 +47,7 @@ impl Ruby {
     /// The same, of another thread's: the offsets as one word, which is the second argument.
     #[inline(always)]
     pub const fn from_offsets(offsets: u64) -> Self {
-        Self::from_arguments([0, offsets, 0, 0, 0, 0])
+        Self::from_arguments(padded([0, offsets]))
     }
 }
 

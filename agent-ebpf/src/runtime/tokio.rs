@@ -17,7 +17,7 @@ use spantap_common::{
     identity::{Arguments, Blocking, Client, Tokio},
 };
 
-use super::{Identity, word};
+use super::{Identity, word, word_at};
 use crate::{
     kernel::{self, Sock},
     state::State,
@@ -160,10 +160,4 @@ fn woken(waker: u64, wakers: u64) -> u64 {
         Some(table) if table == wakers && wakers != 0 => word_at(waker, 8),
         _ => 0,
     }
-}
-
-/// The word at `offset` of what is at `address`; 0 where nothing can be read.
-#[inline(always)]
-fn word_at(address: u64, offset: u64) -> u64 {
-    word(address.wrapping_add(offset)).unwrap_or(0)
 }

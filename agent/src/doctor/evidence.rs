@@ -54,7 +54,7 @@ impl Evidence {
         if !is_known(facts.runtime) {
             return Self::Watched;
         }
-        match find(&Path::new("/proc").join(facts.id.pid.to_string()), facts.runtime, false) {
+        match find(&Path::new("/proc").join(facts.id.pid.to_string()), facts.runtime, false, None) {
             Ok(Layout::Cpython(_)) => Self::Found("the asyncio task that runs is read from its memory"),
             Ok(Layout::Go(_)) => Self::Found("the goroutine that runs is read from its memory"),
             Ok(Layout::Node(_)) => Self::Found("the callback that runs is read from its memory"),

@@ -63,6 +63,7 @@ impl Layout {
     fn and(self, before: Option<Self>) -> Self {
         match (self, before) {
             (Self::Tokio(now), Some(Self::Tokio(before))) => Self::Tokio(tokio::joined(now, before)),
+            (Self::Go(now), Some(Self::Go(before))) => Self::Go(go::joined(now, before)),
             (Self::Ruby(now), Some(Self::Ruby(before))) => Self::Ruby(ruby::joined(now, before)),
             _ => self,
         }
@@ -72,6 +73,7 @@ impl Layout {
     fn may_grow(self) -> bool {
         match self {
             Self::Tokio(layout) => tokio::may_grow(&layout),
+            Self::Go(layout) => go::may_grow(&layout),
             Self::Ruby(layout) => ruby::may_grow(&layout),
             Self::Wakes(known) => matches!(known, Virtual::NotYet(_)),
             _ => false,
@@ -120,8 +122,8 @@ fn hands_over(runtime: Runtime) -> bool {
     matches!(runtime, Runtime::Java)
 }
 
-/// Looks into the process whose directory in `/proc` is `process`, for the first time or once more.
-pub(crate) fn find(process: &Path, runtime: Runtime, is_first: bool) -> Result<Layout, Unknown> {
+/// Looks into the process whose directory in `/proc` is `process`, for the first time or once more; `known` is what was found so far.
+pub(crate) fn find(process: &Path, runtime: Runtime, is_first: bool, known: Option<Layout>) -> Result<Layout, Unknown> {
     if !process.exists() {
         return Err(Unknown::Never("it is gone"));
     }
@@ -131,7 +133,10 @@ pub(crate) fn find(process: &Path, runtime: Runtime, is_first: bool) -> Result<L
     let memory = Memory::open(process).ok_or(Unknown::NotYet("its memory cannot be read"))?;
     match runtime {
         Runtime::Python => cpython::find(process, &memory).map(Layout::Cpython),
-        Runtime::Go => go::find(process, &memory).map(Layout::Go),
+        Runtime::Go => {
+            let known = known.and_then(|known| if let Layout::Go(layout) = known { Some(layout) } else { None });
+            go::find(process, &memory, known, is_first).map(Layout::Go)
+        }
         Runtime::Node => node::find(&memory).map(Layout::Node),
         Runtime::Ruby => ruby::find(&memory, is_first).map(Layout::Ruby),
         Runtime::Haproxy => haproxy::find(process, &memory).map(Layout::Scheduled),

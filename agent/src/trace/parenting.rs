@@ -20,6 +20,7 @@ mod births;
 mod callbacks;
 mod content;
 mod fibers;
+mod goroutines;
 mod handoff;
 mod header;
 mod order;

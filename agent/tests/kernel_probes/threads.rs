@@ -179,7 +179,7 @@ fn tid() -> u32 {
 }
 
 const ASKED: ProcessSettings =
-    ProcessSettings { identity_arguments: [0; 6], identity: 0, verdict: 0, threads: 1, reserved: 0 };
+    ProcessSettings { identity_arguments: [0; 12], identity: 0, verdict: 0, threads: 1, reserved: 0 };
 
 /// In the environment of this program when it is started again by a test of its own.
 const CHILD: &str = "SPANTAP_CHILD_WITH_THREADS";

@@ -183,7 +183,9 @@ pub(crate) const MODELS: &[Model] = &[
         Ok(site.go("goroutine"))
     }),
     go("go-left", &[One, Sequence, Parallel], None, None, &[], |site| Ok(site.go("left"))),
-    go("go-workers", &[One, Sequence, Parallel], None, None, &[], |site| Ok(site.go("workers"))),
+    go("go-workers", &[One, Sequence, Parallel], Some(Sequence), None, &[], |site| Ok(site.go("workers"))),
+    go("go-tasks", &[One, Sequence, Parallel], None, None, &[], |site| Ok(site.go("tasks"))),
+    go("go-lazy", &[One, Sequence, Parallel], None, None, &[], |site| Ok(site.go("lazy"))),
     Model {
         name: "rust-multi",
         shapes: &[One, Sequence, Parallel, Fresh],

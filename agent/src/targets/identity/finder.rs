@@ -188,7 +188,7 @@ impl Looker {
         self.looked = true;
         // Of the same process as it was before it executed another program, at worst: whoever reads by a layout compares.
         let before = self.grown.get(&pid).copied();
-        let found = find(&self.proc.join(pid.to_string()), runtime, looks == 0).map(|layout| layout.and(before));
+        let found = find(&self.proc.join(pid.to_string()), runtime, looks == 0, known).map(|layout| layout.and(before));
         if let Ok(layout) = &found
             && (before.is_some() || layout.may_grow())
         {
@@ -210,7 +210,11 @@ impl Looker {
             Err(Unknown::NotYet(_)) => true,
             Err(Unknown::Never(_)) => false,
         };
-        let most = if matches!(runtime, Runtime::Ruby | Runtime::Tokio) { MOST_PATIENT_LOOKS } else { MOST_LOOKS };
+        let most = if matches!(runtime, Runtime::Go | Runtime::Ruby | Runtime::Tokio) {
+            MOST_PATIENT_LOOKS
+        } else {
+            MOST_LOOKS
+        };
         if again && looks + 1 < most && self.waiting.len() < MOST_WAITING {
             let due = Instant::now() + FIRST_PAUSE * 2_u32.pow(looks.min(LONGEST_DOUBLED));
             self.waiting.push(Waiting { ask, pid, runtime, looks: looks + 1, known, due });

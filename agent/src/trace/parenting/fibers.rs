@@ -158,16 +158,17 @@ impl Fibers {
             return;
         }
         let is_reader = reader == fiber;
-        if !is_reader {
-            // What it did before its first answer is not known, nor which of several fibers of its thread did what.
-            let Some(before) = before.filter(|_| self.only.get(&by.tid) == Some(&Some(fiber))) else { return };
-            if before < since {
-                if self.calls.iter().any(|call| call.is_of(fiber) && call.at > before && call.at < since) {
-                    self.pool.failed(claims);
-                } else {
-                    self.pool.proved(claims);
-                }
+        // Which of several fibers of a thread did what is not known: their addresses are used again.
+        let is_alone = self.only.get(&by.tid) == Some(&Some(fiber));
+        if is_alone && let Some(before) = before.filter(|before| *before < since) {
+            if self.calls.iter().any(|call| call.is_of(fiber) && call.at > before && call.at < since) {
+                self.pool.failed(claims);
+            } else {
+                self.pool.proved(claims);
             }
+        }
+        if !is_reader && !is_alone {
+            return;
         }
         let since = before.map_or(since, |before| since.max(before));
         for call in self.calls.iter().filter(|call| call.is_of(fiber) && call.at >= since && call.at <= at) {
@@ -219,8 +220,8 @@ impl Call {
     }
 }
 
-/// Answers to what others have read, by fibers that had called for nobody since their answers before: what a pool's thread does beside
-/// its requests, such as to report what it did, shows in the first of them.
+/// Answers by fibers that had called for nobody between their answer before and the request: what a pool's thread does beside its
+/// requests, such as to report what it did, shows in the first of them.
 const PROOFS: u32 = 16;
 
 /// Calls of one process that wait for the answer.
@@ -325,6 +326,14 @@ mod tests {
     fn fibers_of_a_pool_are_believed_once_they_call_for_nobody_else() {
         two_of_a_pool(pool(ruby(), 4)).says("a<? b<?");
         two_of_a_pool(pool(ruby(), 9)).says("b<B(runtime) a<A(runtime)");
+    }
+
+    #[test]
+    fn a_fiber_that_a_believed_pool_has_made_is_believed_too() {
+        let play = on(pool(ruby(), 9), 0x10, [0; 2]).receives('A', 1).receives('B', 1);
+        let play = on(play, 0xa0, [0; 2]).calls('a', 2).hears('a', 2);
+        let play = on(play, 0xd0, [0; 2]).calls('b', 9).hears('b', 9).answers('B', 9);
+        on(play, 0xa0, [0; 2]).answers('A', 2).says("b<B(runtime) a<A(runtime)");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! In: acts whose tasks carry an identity, as the probes read it from the process's memory; what it means is said in
 //! `spantap_common::identity`. Out: the request whose answer a call's task has written, or the task that waited for it, or one
-//! that shares its variables, or the goroutine that has started the caller while it worked on that request. Identities are used again when their task is
+//! that shares its variables, or the goroutine that has started the caller while it worked on that request, or that waited at the channel
+//! which the caller kept for its result. Identities are used again when their task is
 //! gone: only the time between request and answer makes them mean one request. It says nothing where an identity is missing,
 //! and nothing more about a process in which one task was seen to answer two requests at once.
 //!
@@ -17,8 +18,8 @@ use spantap_common::identity::{self, Batch, Virtual};
 
 use super::{
     act::{Act, What},
+    goroutines::{Goroutines, Start},
     source::{Claims, Source},
-    trust::Trust,
 };
 use crate::{
     event::SocketId,
@@ -49,8 +50,8 @@ pub(super) struct Tasks {
     silent_until: Timestamp,
     /// tokio: the thread that was seen to do a blocking work. Law: as for `answers`.
     works: Table<u64, u32>,
-    /// That the goroutines which a request's goroutine starts to make a call are waited for.
-    waited_for: Trust,
+    /// Go: what is believed of goroutines that call and do not answer.
+    goroutines: Goroutines,
 }
 
 /// How an identity is read.
@@ -78,17 +79,23 @@ struct Request {
     fresh: Batch,
 }
 
+/// A call that nobody has decided on.
 #[derive(Clone, Copy, Debug)]
-struct Call {
-    call: ExchangeId,
-    at: Timestamp,
+pub(super) struct Call {
+    pub(super) call: ExchangeId,
+    pub(super) at: Timestamp,
     /// Whose call it is; 0 while unknown.
-    task: u64,
+    pub(super) task: u64,
     /// Go: who started that task. CPython: the variables of its context. 0 where there are none.
-    kin: u64,
-    /// CPython: the task that waits for that one; 0 where there is none, or it is not known.
-    waits: u64,
-    ended: bool,
+    pub(super) kin: u64,
+    /// CPython: the task that waits for that one. Go: the goroutine that waits for its result. 0 where there is none, or it is not
+    /// known.
+    pub(super) waits: u64,
+    /// Go: the channel at which that goroutine waits.
+    pub(super) channel: u64,
+    /// When that was seen.
+    pub(super) seen: Timestamp,
+    pub(super) ended: bool,
     /// Two looks have shown two callers.
     torn: bool,
 }
@@ -113,6 +120,8 @@ struct Who {
     task: u64,
     kin: u64,
     waits: u64,
+    /// Go: at which channel it waits.
+    channel: u64,
     generated: u64,
 }
 
@@ -137,7 +146,7 @@ impl Tasks {
             open: Table::default(),
             silent_until: Timestamp::default(),
             works: Table::default(),
-            waited_for: Trust::after(PROOFS, LinkMethod::Runtime),
+            goroutines: Goroutines::default(),
         })
     }
 
@@ -149,14 +158,17 @@ impl Tasks {
                 Some(Virtual::Moved(task)) => Who { task, ..Who::default() },
                 Some(Virtual::Connected(_)) | None => Who::default(),
             },
-            (Reading::Cpython, task) => Who { task, kin: second, waits: third, generated: 0 },
+            (Reading::Cpython, task) => Who { task, kin: second, waits: third, ..Who::default() },
             (Reading::Tokio, 0) => Who { task: second, waits: third, ..Who::default() },
             (Reading::Tokio, task) => Who { task, ..Who::default() },
             // In a connection's goroutine: of the one that waits.
-            (Reading::Go, 0) => Who { task: second, kin: third, waits: 0, generated: 0 },
+            (Reading::Go, 0) => Who { task: second, kin: third, ..Who::default() },
+            (Reading::Go, word) if word & identity::Go::AWAITED != 0 => {
+                Who { task: second, waits: third, channel: word ^ identity::Go::AWAITED, ..Who::default() }
+            }
             // A number that is below an id that was given out is no count of them.
             (Reading::Go, task) => {
-                Who { task, kin: third, waits: 0, generated: if second >= task { second } else { 0 } }
+                Who { task, kin: third, generated: if second >= task { second } else { 0 }, ..Who::default() }
             }
         }
     }
@@ -175,9 +187,9 @@ impl Source for Tasks {
                 }
             }
             What::Called { call, by, connected, .. } => self.called(call, by, connected.is_some(), act.at, claims),
-            What::Read { exchange: Some(exchange), by } => self.heard(exchange, by, false),
-            What::Ended { call, by } => self.heard(call, by.unwrap_or_default(), true),
-            What::Answering { request, by, .. } => self.answering(request, by, act.at, claims),
+            What::Read { exchange: Some(exchange), by } => self.heard(exchange, by, false, act.at, claims),
+            What::Ended { call, by } => self.heard(call, by.unwrap_or_default(), true, act.at, claims),
+            What::Answering { request, by, crowded } => self.answering(request, by, crowded, act.at, claims),
             What::Over { request, .. } => {
                 if self.requests.remove(&request).is_some()
                     && let Some(open) = self.open.get_mut(&request.socket)
@@ -190,20 +202,20 @@ impl Source for Tasks {
             }
             What::Decided { call, .. } => {
                 self.calls.retain(|known| known.call != call);
-                self.waited_for.forget(call);
+                self.goroutines.forget(call);
             }
             What::Read { exchange: None, .. } | What::Began { .. } | What::Left { .. } | What::Exited => {}
         }
     }
 
     fn holds(&self, call: ExchangeId) -> bool {
-        self.waited_for.holds(call)
+        self.goroutines.holds(call)
     }
 }
 
 impl Tasks {
     fn called(&mut self, call: ExchangeId, by: Task, is_first: bool, at: Timestamp, claims: &mut Claims) {
-        let Who { mut task, kin, waits, .. } = self.who(by);
+        let Who { mut task, kin, waits, channel, .. } = self.who(by);
         self.works(task, by, at, claims);
         // Nobody's task has written what was waiting for the connection: whoever connected did so to write it.
         if is_first && task == 0 {
@@ -213,14 +225,17 @@ impl Tasks {
                 _ => 0,
             };
         }
-        // A goroutine whose starter is between two requests was left behind by the first.
-        if self.reading == Reading::Go && self.is_between(task, kin) {
-            self.waited_for.failed(claims);
+        if self.reading == Reading::Go {
+            self.goroutines.called(task, at, claims);
+            // A goroutine whose starter is between two requests was left behind by the first.
+            if self.is_between(task, kin) {
+                self.goroutines.left_behind(claims);
+            }
         }
         if self.calls.len() >= MOST_CALLS {
             self.calls.pop_front();
         }
-        self.calls.push_back(Call { call, at, task, kin, waits, ended: false, torn: false });
+        self.calls.push_back(Call { call, at, task, kin, waits, channel, seen: at, ended: false, torn: false });
     }
 
     /// Blocking work is done by one thread from its beginning to its end: what two threads seem to do is not what they do.
@@ -245,19 +260,30 @@ impl Tasks {
 
     /// Something of a call's response was read. Of a goroutine that had not begun to wait when the call was written, this is
     /// the first that is seen.
-    fn heard(&mut self, call: ExchangeId, by: Task, ended: bool) {
+    fn heard(&mut self, call: ExchangeId, by: Task, ended: bool, at: Timestamp, claims: &mut Claims) {
         let who = self.who(by);
         let Some(known) = self.calls.iter_mut().rfind(|known| known.call == call) else { return };
         known.ended |= ended;
-        let waits = matches!(self.reading, Reading::Go | Reading::Tokio) && by.identity[0] == 0 && who.task != 0;
-        if waits && known.task == 0 {
+        if !matches!(self.reading, Reading::Go | Reading::Tokio) || who.task == 0 {
+            return;
+        }
+        // Read by the goroutine that keeps the connection, or the task that does: it says who waits.
+        let is_kept = by.identity[0] == 0 || who.channel != 0;
+        if is_kept && known.task == 0 {
             (known.task, known.kin, known.waits) = (who.task, who.kin, who.waits);
-        } else if waits && known.task != who.task {
+        } else if is_kept && known.task != who.task {
             known.torn = true;
+        }
+        if who.channel != 0 {
+            (known.waits, known.channel, known.seen) = (who.waits, who.channel, at);
+            let call = *known;
+            let answers = |task: u64| self.answered.contains_key(&task);
+            let others = self.calls.iter().rev();
+            self.goroutines.awaited(&call, others, answers(call.task), answers(call.kin), claims);
         }
     }
 
-    fn answering(&mut self, request: ExchangeId, by: Task, at: Timestamp, claims: &mut Claims) {
+    fn answering(&mut self, request: ExchangeId, by: Task, crowded: bool, at: Timestamp, claims: &mut Claims) {
         let Some(Request { since, generated, variables, fresh }) = self.requests.get(&request).copied() else { return };
         let who = self.who(by);
         let socket = request.socket;
@@ -312,25 +338,19 @@ impl Tasks {
                 Reading::Tokio if call.waits == who.task && call.ended => {
                     claims.is(call.call, request, LinkMethod::Runtime);
                 }
-                Reading::Go if call.kin == who.task => self.started(&call, request, (generated, fresh), claims),
-                Reading::Cpython | Reading::Go | Reading::Scheduled | Reading::Tokio | Reading::Virtual => {}
+                Reading::Go => {
+                    let is_new = fresh.contains(call.task) || (generated != 0 && call.task > generated);
+                    let start = if is_new {
+                        Start::During
+                    } else if generated == 0 {
+                        Start::Unknown
+                    } else {
+                        Start::InDoubt
+                    };
+                    self.goroutines.answered(&call, (request, who.task), at, start, crowded, claims);
+                }
+                Reading::Cpython | Reading::Scheduled | Reading::Tokio | Reading::Virtual => {}
             }
-        }
-    }
-
-    /// A goroutine that the request's has started made the call: for this request, if it began while that was open. Of those
-    /// that may have begun before, only what a process does otherwise tells.
-    fn started(&mut self, call: &Call, request: ExchangeId, (generated, fresh): (u64, Batch), claims: &mut Claims) {
-        let is_new = fresh.contains(call.task) || (generated != 0 && call.task > generated);
-        if !call.ended {
-            self.waited_for.failed(claims);
-        } else if is_new {
-            self.waited_for.proved(claims);
-        }
-        if is_new {
-            claims.is(call.call, request, LinkMethod::Runtime);
-        } else if call.ended && generated != 0 {
-            self.waited_for.claim(call.call, request, claims);
         }
     }
 
@@ -353,10 +373,6 @@ impl Tasks {
 
 /// How long nothing is said about a process one of whose tasks answered two requests at once: what does so will do it again.
 const SILENCE: Duration = Duration::from_secs(60);
-
-/// Calls by goroutines that certainly began in their request, and that the request has waited for, before the same is believed
-/// of one that may be older.
-const PROOFS: u32 = 16;
 
 /// Calls of one process that wait for the answer.
 const MOST_CALLS: usize = 4 << 10;
@@ -569,61 +585,5 @@ mod tests {
         let play = with(play, [20, 64, 1]).answers('A', 5);
         let play = with(play, [21, 64, 1]).answers('B', 6);
         play.says("a<A(runtime) b<B(runtime)");
-    }
-
-    #[test]
-    fn a_goroutine_that_began_after_the_request_is_its_own() {
-        let play = with(play(Runtime::Go), [20, 64, 1]).receives('A', 1);
-        let play = with(play, [21, 64, 1]).receives('B', 2);
-        let play = with(play, [0, 70, 20]).calls('a', 3).hears('a', 3);
-        // This one may be older than its request, and made the call for the one before.
-        let play = with(play, [0, 60, 21]).calls('b', 3).hears('b', 3);
-        let play = with(play, [20, 80, 1]).answers('A', 1);
-        let play = with(play, [21, 80, 1]).answers('B', 2);
-        play.waits_ms(6_000).says("a<A(runtime) b<?");
-    }
-
-    #[test]
-    fn a_number_that_was_set_aside_when_the_request_came_is_new() {
-        // 16 numbers are taken at a time: most goroutines get one of those that were counted long before.
-        let batch = Batch { next: 55, end: 65 }.to_word();
-        let play = with(play(Runtime::Go), [20, 64, batch]).receives('A', 1);
-        let play = with(play, [21, 64, batch]).receives('B', 2);
-        let play = with(play, [0, 60, 20]).calls('a', 3).hears('a', 3);
-        let play = with(play, [0, 54, 21]).calls('b', 3).hears('b', 3);
-        let play = with(play, [20, 80, 1]).answers('A', 1);
-        let play = with(play, [21, 80, 1]).answers('B', 2);
-        play.waits_ms(6_000).says("a<A(runtime) b<?");
-    }
-
-    #[test]
-    fn a_pipelined_request_may_have_come_before_the_goroutines_of_the_one_ahead() {
-        let play = with(play(Runtime::Go), [20, 64, 1]).receives('A', 1).receives_nth('A', 1, 1);
-        let play = with(play, [21, 64, 1]).receives('B', 2);
-        let play = with(play, [20, 80, 1]).answers('A', 1);
-        let play = with(play, [0, 70, 20]).calls('a', 3).hears('a', 3);
-        let play = with(play, [20, 80, 1]).answers_nth('A', 1, 1);
-        let play = with(play, [21, 80, 1]).answers('B', 2);
-        play.waits_ms(6_000).says("a<?");
-    }
-
-    #[test]
-    fn older_goroutines_are_believed_once_requests_were_seen_to_wait_for_theirs() {
-        let mut play = play(Runtime::Go);
-        for round in 0..u64::from(PROOFS) {
-            play = with(play, [20, 64, 1]).receives_nth('A', round, 1);
-            play = with(play, [21, 64, 1]).receives_nth('B', round, 2);
-            play = with(play, [0, 70 + round, 20]).calls(1000 + round, 3).hears(1000 + round, 3);
-            play = with(play, [20, 64, 1]).answers_nth('A', round, 1);
-            play = with(play, [21, 64, 1]).answers_nth('B', round, 2);
-        }
-        let last = u64::from(PROOFS);
-        let play = with(play, [20, 164, 1]).receives_nth('A', last, 1);
-        let play = with(play, [21, 164, 1]).receives_nth('B', last, 2);
-        let play = with(play, [0, 160, 20]).calls('a', 3).hears('a', 3);
-        let play = with(play, [20, 180, 1]).answers_nth('A', last, 1);
-        let play = with(play, [21, 180, 1]).answers_nth('B', last, 2).waits_ms(200);
-        let request = ExchangeId { ordinal: last, ..super::super::tests::id('A'.into()) };
-        assert_eq!(play.verdict('a'), Some(Verdict::Is(request, LinkMethod::Runtime)));
     }
 }

@@ -3,10 +3,12 @@
 // service PORT BACKEND STYLE: net/http on both sides.
 // default: the handler's goroutine makes the call. goroutine: it starts a goroutine for each call. left: the same, and one more
 // that nobody waits for calls after the answer. workers: sixteen goroutines that are older than the request take calls from a
-// channel.
+// channel. tasks: four that take pointers to calls from a queue, for handlers that wait no longer than their requests. lazy: a handler
+// that finds no worker idle starts one, which then works for all.
 package main
 
 import (
+	"context"
 	"io"
 	"log"
 	"math/rand/v2"
@@ -22,6 +24,7 @@ var (
 	pooled  = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
 	fresh   = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	jobs    = make(chan job)
+	tasks   = make(chan *task, 1024)
 )
 
 // A call to be made, and where its answer is waited for.
@@ -29,6 +32,33 @@ type job struct {
 	url    string
 	client *http.Client
 	answer chan string
+}
+
+// The same, as long as somebody wants it.
+type task struct {
+	job
+	wanted context.Context
+}
+
+func (t *task) run() {
+	answer := get(t.client, t.url)
+	select {
+	case t.answer <- answer:
+	case <-t.wanted.Done():
+	}
+}
+
+func runTasks() {
+	for task := range tasks {
+		task.run()
+	}
+}
+
+func runJobs(first job) {
+	first.answer <- get(first.client, first.url)
+	for job := range jobs {
+		job.answer <- get(job.client, job.url)
+	}
 }
 
 func main() {
@@ -42,6 +72,11 @@ func main() {
 			}()
 		}
 	}
+	if style == "tasks" {
+		for range 4 {
+			go runTasks()
+		}
+	}
 	http.HandleFunc("/work/", func(w http.ResponseWriter, r *http.Request) {
 		shape, id, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/work/"), "/")
 		if style == "left" {
@@ -52,12 +87,12 @@ func main() {
 				}()
 			}()
 		}
-		io.WriteString(w, strings.Join(work(style, shape, id), " "))
+		io.WriteString(w, strings.Join(work(r.Context(), style, shape, id), " "))
 	})
 	log.Fatal(http.ListenAndServe("127.0.0.1:"+os.Args[1], nil))
 }
 
-func work(style, shape, id string) []string {
+func work(wanted context.Context, style, shape, id string) []string {
 	client := pooled
 	if shape == "fresh" {
 		client = fresh
@@ -71,21 +106,40 @@ func work(style, shape, id string) []string {
 			go func() { call.answer <- get(call.client, call.url) }()
 		case "workers":
 			jobs <- call
+		case "tasks":
+			tasks <- &task{call, wanted}
+		case "lazy":
+			select {
+			case jobs <- call:
+			default:
+				go runJobs(call)
+			}
 		}
 		return call.answer
+	}
+	wait := func(answer chan string) string {
+		if style != "tasks" {
+			return <-answer
+		}
+		select {
+		case text := <-answer:
+			return text
+		case <-wanted.Done():
+			return wanted.Err().Error()
+		}
 	}
 	pause(shape)
 	defer pause(shape)
 	switch shape {
 	case "one":
-		return []string{<-start(0)}
+		return []string{wait(start(0))}
 	case "parallel":
 		first, second := start(0), start(1)
-		return []string{<-first, <-second}
+		return []string{wait(first), wait(second)}
 	default:
-		first := <-start(0)
+		first := wait(start(0))
 		pause(shape)
-		return []string{first, <-start(1)}
+		return []string{first, wait(start(1))}
 	}
 }
 
