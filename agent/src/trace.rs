@@ -70,7 +70,7 @@ pub const LINK_METHOD: &str = "spantap.link.method";
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Finds the likely requests of calls that nothing exact can tell, by the delays of the process's other calls. It takes
-    /// up to 0.2 ms of a core for each such call, at most 500 a second in each process.
+    /// up to half a millisecond of a core for each such call, at most 500 a second in each process.
     pub assigned: bool,
     /// The confidence, from 0.5 to 1, from which on a request that is only likely to have made a call becomes its parent.
     /// Below, the call is a root that links to the likeliest ones.

@@ -449,8 +449,8 @@ impl Background {
     }
 }
 
-/// Calls that may be assigned: at 70 µs with three candidates each, and 190 µs with eleven, these are 4 to 10 % of a processor
-/// (2026-11).
+/// Calls that may be assigned: at 0.1 ms with three candidates each, and 0.25 ms with eleven, these are 5 to 13 % of a processor,
+/// and twice that while practice is not rare yet (2026-11).
 #[derive(Debug)]
 struct Budget {
     left: f64,
