@@ -11,6 +11,7 @@ use anyhow::Result;
 use super::{
     Bench, exchange,
     figure::Report,
+    floor::{self, Does, Floor},
     load::{Saturation, saturate},
     nginx::Nginx,
     pair, process, service,
@@ -21,6 +22,7 @@ use crate::agent::{Agent, Output};
 /// The part `overhead`.
 pub(super) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     nginx(bench, report)?;
+    nginx_floors(bench, report)?;
     flood(bench, report)?;
     service::measure(bench, report)?;
     exchange::measure(bench, report)
@@ -64,6 +66,32 @@ fn nginx(bench: &Bench, report: &mut Report) -> Result<()> {
         report.add(format!("{prefix}_cpu_added_pct"), "%", 1.5, cpus);
         report.add(format!("{prefix}_capacity_loss_pct"), "%", 1.5, capacities);
         report.add("nginx_untraced_pct", "%", 1.0, untraced);
+    }
+    Ok(())
+}
+
+/// The same with programs that do nothing, or hand over empty records: what no agent can be below.
+fn nginx_floors(bench: &Bench, report: &mut Report) -> Result<()> {
+    let mut server = Nginx::start()?;
+    let lowest = floor::build()?;
+    saturate(server.address, 1)?;
+    for (does, name) in
+        [(Does::Nothing, "nginx_floor_empty_programs_pct"), (Does::Record, "nginx_floor_empty_records_pct")]
+    {
+        let mut losses = Vec::new();
+        for round in 0..bench.effort.choose(15, 5) {
+            let (off, on) = pair(
+                round,
+                &mut server,
+                |server| saturate(server.address, 2),
+                |server| {
+                    let _attached = Floor::start(&lowest, does)?;
+                    saturate(server.address, 2)
+                },
+            )?;
+            losses.push(100.0 * (1.0 - on.rate / off.rate));
+        }
+        report.add(name, "%", 1.5, losses);
     }
     Ok(())
 }
