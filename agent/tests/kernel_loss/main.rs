@@ -623,7 +623,8 @@ const JSON: &[&str] = &["--print", "json"];
 /// For what should be done at once: long enough for the slowest of machines.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A span is visible 1.5 s after its end.
-const SIGHT: Duration = Duration::from_secs(2);
+/// A span is visible 1.5 s after its end. But a call waits up to 5 s for the answer of any request of its process that it may have been made
+/// for, and one whose end was lost stays open until something else comes on its connection.
+const SIGHT: Duration = Duration::from_secs(8);
 
 const PAGE: usize = 4096;
