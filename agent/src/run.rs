@@ -120,6 +120,7 @@ pub fn run(config: &Config, source: Option<Source>) -> Result<(), RunError> {
     watched.meet_running();
     let mut probes = Probes::attach(&settings_of(config, &mut watched))?;
     memory::give_back();
+    memory::put_back_code();
     let start = Start {
         kernel: &kernel_release(),
         tier: probes.tier(),
