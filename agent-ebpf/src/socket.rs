@@ -120,7 +120,7 @@ pub(crate) fn announce(sock: Sock, state: &mut State, before: Positions) -> Opti
 pub(crate) fn retract(state: &mut State, positions: Positions) {
     if state.announced != 0 {
         state.announced = 0;
-        shut(state, positions, Shut::Closed, 0);
+        shut(state.cookie, positions, Shut::Closed, 0);
     }
 }
 
@@ -146,9 +146,10 @@ pub(crate) fn read_nothing(sock: Sock) -> Option<()> {
         return None;
     }
     let positions = sock.positions(state.fin_sent != 0)?;
+    body::tell(state);
     if state.read_end == 0 {
         state.read_end = 1;
-        shut(state, positions, Shut::ReadEnd, 0);
+        shut(state.cookie, positions, Shut::ReadEnd, 0);
     }
     if state.closing != 0 {
         gone(state, positions);
@@ -188,7 +189,8 @@ pub(crate) fn turned(sock: Sock, old: i32, new: i32) -> Option<()> {
         (_, TCP_FIN_WAIT1 | TCP_LAST_ACK) => {
             let state = find(sock)?;
             if state.announced != 0 {
-                shut(state, sock.positions(false)?, Shut::WriteEnd, 0);
+                body::tell(state);
+                shut(state.cookie, sock.positions(false)?, Shut::WriteEnd, 0);
             }
             // For reads after the last state, CLOSE, which has forgotten it.
             state.fin_sent = 1;
@@ -206,6 +208,7 @@ pub(crate) fn turned(sock: Sock, old: i32, new: i32) -> Option<()> {
             // is gone: a client that shut its writing side down gets its response so (FIN_WAIT2 to CLOSE).
             let end_to_read = state.errno == 0 && sock.peer_finished() && state.read_end == 0;
             if sock.orphaned() || (positions.unread == 0 && !end_to_read) {
+                body::tell(state);
                 gone(state, positions);
             }
             Some(())
@@ -223,6 +226,7 @@ pub(crate) fn destroyed(sock: Sock) -> Option<()> {
     let state = find(sock)?;
     if state.announced != 0 {
         let positions = sock.positions(state.fin_sent != 0)?;
+        body::tell(state);
         gone(state, positions);
     }
     if sock.is_address() {
@@ -267,18 +271,16 @@ fn born(sock: Sock, origin: Origin) -> Option<()> {
 fn gone(state: &mut State, positions: Positions) {
     state.announced = 0;
     state.closing = 0;
-    let errno = state.errno;
-    shut(state, positions, Shut::Closed, errno);
+    shut(state.cookie, positions, Shut::Closed, state.errno);
 }
 
-/// Tells of an end, at these positions.
+/// Tells of an end, at these positions, of a socket of which nothing is to be told before ([`body::tell`]).
 #[inline(always)]
-pub(crate) fn shut(state: &mut State, positions: Positions, how: Shut, errno: u16) -> Option<()> {
-    body::tell(state);
+pub(crate) fn shut(cookie: u64, positions: Positions, how: Shut, errno: u16) -> Option<()> {
     let mut slot = Slot::<ShutRecord>::reserve()?;
     let record = slot.record()?;
     let end = ShutRecord {
-        header: task::header(Kind::Shut, state.cookie, size_of::<ShutRecord>() as u32),
+        header: task::header(Kind::Shut, cookie, size_of::<ShutRecord>() as u32),
         read_position: positions.read,
         write_position: positions.write,
         how: how.to_wire(),

@@ -21,6 +21,7 @@ use spantap_common::{
 };
 
 use crate::{
+    body,
     kernel::{Positions, Sock},
     loss,
     maps::{COUNTED, in_socket, made_in_socket},
@@ -168,7 +169,8 @@ fn ended(sock: Sock, how: Shut, errno: u16) -> Option<()> {
     *told = 1;
     let counted = in_socket(&COUNTED, sock)?;
     let positions = Positions { read: counted.read, write: counted.written, unread: 0 };
-    socket::shut(state, positions, how, errno)
+    body::tell(state);
+    socket::shut(state.cookie, positions, how, errno)
 }
 
 #[inline(always)]
