@@ -81,6 +81,9 @@ pub const MAX_BODIES: u32 = 4096;
 /// is less work than reading their records.
 pub const LONG_BODY: u64 = 256 << 10;
 
+/// How far ahead the probes are told a body's end, which is compared modulo 2^32. They are told again from there.
+pub const FARTHEST_END: u32 = 1 << 30;
+
 /// Bytes of a call from which on it is passed over in the middle of such a body. Shorter ones are fewer bytes than a socket's
 /// buffer holds: whoever makes them has other work than to move bytes.
 pub const LONG_CALL: u32 = 16 << 10;

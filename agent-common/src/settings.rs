@@ -22,14 +22,16 @@ pub struct ProcessSettings {
 
 const _: () = {
     assert!(size_of::<ProcessSettings>() == 112);
-    assert!(size_of::<BodyEnd>() == 8);
+    assert!(size_of::<BodyEnd>() == 16);
 };
 
 /// Where the body ends that a socket is in the middle of, keyed by the socket's cookie.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BodyEnd {
-    /// Position behind its last byte, modulo 2^32 and less than 2^31 ahead.
+    /// When the record was made that it follows from: a connection that has turned round since is no longer in the middle of it.
+    pub seen: u64,
+    /// Position behind its last byte, modulo 2^32 and at most [`crate::abi::FARTHEST_END`] ahead.
     pub end: u32,
     /// Its [`crate::event::data::Direction`] by its wire number.
     pub direction: u32,

@@ -7,7 +7,7 @@
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use spantap_common::{
-    abi::{ABI_VERSION, LONG_CALL, MOST_PASSED},
+    abi::{ABI_VERSION, FARTHEST_END, LONG_CALL, MOST_PASSED},
     event::{
         Header, Kind,
         data::{DataRecord, Direction, Path},
@@ -23,27 +23,37 @@ pub(crate) fn passes(state: &mut State, direction: Direction, before: Positions,
     // To the verifier each way out of here is the same: it would look at everything behind them once for short calls and once for
     // long ones.
     let length = verifier::forgotten(length);
-    // What turns the connection round begins a message; and of one that is gone each read may be the last.
-    if length < LONG_CALL || state.last_direction != wire || state.closing != 0 {
+    let (position, opposite) = before.in_order(direction);
+    // What turns the connection round begins a message.
+    if state.last_direction != wire {
+        if state.body == wire {
+            state.body = 0;
+        }
         return false;
     }
-    let (position, opposite) = before.in_order(direction);
     if state.body != wire {
-        // SAFETY: nothing keeps the reference beyond the copies. The value may be another socket's a moment later, if its
-        // entry is used again: then its positions are far off by chance of one in two, or bytes are missed and counted.
-        let Some(told) = (unsafe { BODIES.get(state.cookie) }) else { return false };
-        if told.direction != u32::from(wire) {
+        if length < LONG_CALL {
+            return false;
+        }
+        // SAFETY: nothing keeps the reference beyond the copy. The entry may be used for another socket meanwhile: then bytes that it
+        // makes us pass over show as a gap, as all of them do.
+        let Some(told) = (unsafe { BODIES.get(state.cookie) }).copied() else { return false };
+        if told.direction != u32::from(wire) || told.seen < state.turned_at {
             return false;
         }
         state.body_end = told.end;
         state.body = wire;
     }
-    let left = state.body_end.wrapping_sub(position).cast_signed();
-    if left <= length.cast_signed() {
+    let left = state.body_end.wrapping_sub(position);
+    if left <= length || left > FARTHEST_END {
         // Its end, or what follows it. The agent may tell of another one.
         state.body = 0;
         // It may have been the oldest and be gone.
         let _ = BODIES.remove(state.cookie);
+        return false;
+    }
+    // Of a connection that is gone each read may be the last.
+    if length < LONG_CALL || state.closing != 0 {
         return false;
     }
     if state.passed >= MOST_PASSED {

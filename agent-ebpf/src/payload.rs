@@ -53,6 +53,7 @@ pub(crate) fn capture(state: &mut State, buffers: Buffers, mut moved: Moved) {
     if state.last_direction != moved.direction {
         state.last_direction = moved.direction;
         state.budget = CAPTURE_BUDGET;
+        state.turned_at = moved.header.at;
     }
     if !buffers.is_known() {
         return moved.counted(Path::Hidden);

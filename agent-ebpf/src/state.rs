@@ -70,6 +70,8 @@ pub(crate) struct State {
     pub(crate) reached_reading: u32,
     /// The same of writing.
     pub(crate) reached_writing: u32,
+    /// When the connection last turned round.
+    pub(crate) turned_at: u64,
     /// Position of that end.
     pub(crate) body_end: u32,
     /// Position of the first byte that was passed over…

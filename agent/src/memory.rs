@@ -28,7 +28,7 @@ pub fn put_back(constant: &'static [u8]) {
 }
 
 /// Returns the pages of the program's own code: what is run again comes from its file, page by page. Reading the configuration, the
-/// kernel's BTF and the probes takes code that is seldom run later (2026-11: 2 MiB of it).
+/// kernel's BTF and the probes takes code that is seldom run later (2026-11: 4 MiB).
 pub fn put_back_code() {
     unsafe extern "C" {
         // Where the linker says that the program begins, and its code ends (`ld`(1), "PROVIDE"; lld has the same).

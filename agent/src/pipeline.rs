@@ -9,7 +9,7 @@ mod fuzz;
 use std::{hint::black_box, mem, sync::Arc, time::Duration};
 
 use spantap_common::{
-    abi::{self, LONG_BODY},
+    abi::{self, FARTHEST_END, LONG_BODY},
     endpoint::Endpoint,
     event::{data::Direction, process::Life},
     loss::Reason,
@@ -147,8 +147,10 @@ pub struct LongBody {
     pub socket: SocketId,
     /// Which way they go.
     pub direction: Direction,
-    /// Position behind the last of them, modulo 2^32; or of one in between, less than 2^31 from where it stands.
+    /// Position behind the last of them, modulo 2^32; or of one in between, [`FARTHEST_END`] from where it stands.
     pub end: u32,
+    /// When the call ended that showed it.
+    pub seen: Timestamp,
 }
 
 /// The stages behind a connection, which all connections share.
@@ -442,15 +444,15 @@ impl Pipeline {
         let followed = talk.parser.is_some();
         let mut left_out = None;
         take(assembler, &mut |piece| {
-            if let Piece::Gap { direction, lost: false, .. } = piece {
-                left_out = Some(direction);
+            if let Piece::Gap { direction, lost: false, at, .. } = piece {
+                left_out = Some((direction, at.at));
             }
             open &= talk.piece(piece, &mut self.behind) == Talking::Open;
         });
-        if let Some(direction) = left_out
+        if let Some((direction, seen)) = left_out
             && let Some(end) = talk.long_body(direction, assembler.reached(direction))
         {
-            self.bodies.push(LongBody { socket: id, direction, end });
+            self.bodies.push(LongBody { socket: id, direction, end, seen });
         }
         if open && followed && talk.parser.is_none() {
             self.unwanted.push(id);
@@ -583,13 +585,13 @@ impl Talk {
     /// to `reached`.
     fn long_body(&mut self, direction: Direction, reached: u32) -> Option<u32> {
         let left = self.parser.as_ref()?.left(sender(self.role, direction));
-        let is_told = self.told.is_some_and(|(told, end)| {
-            told == direction && (1..=FARTHEST_END).contains(&u64::from(end.wrapping_sub(reached)))
-        });
+        let is_told = self
+            .told
+            .is_some_and(|(told, end)| told == direction && (1..=FARTHEST_END).contains(&end.wrapping_sub(reached)));
         if left < LONG_BODY || is_told {
             return None;
         }
-        let end = reached.wrapping_add(left.min(FARTHEST_END) as u32);
+        let end = reached.wrapping_add(left.min(FARTHEST_END.into()) as u32);
         self.told = Some((direction, end));
         Some(end)
     }
@@ -744,9 +746,6 @@ const UNIX_SILENCE: Duration = Duration::from_secs(2 * abi::UNIX_SILENCE as u64 
 
 /// How often parsers are asked whether silence has ended something: a fraction of the second that a span may be late.
 const PARSER_TICK: Duration = Duration::from_millis(250);
-
-/// How far ahead the probes are told a body's end: positions are compared modulo 2^32. They are told again from there.
-const FARTHEST_END: u64 = 1 << 30;
 
 /// How often connections are looked through for those that are silent: a fraction of the shortest silence, and all of them
 /// have to be fetched from memory.

@@ -73,8 +73,8 @@ impl Controls {
     ///
     /// Fails when the kernel has no memory; each of them has one then.
     pub fn pass_over(&mut self, told: LongBody) -> Result<(), MapError> {
-        let LongBody { socket, direction, end } = told;
-        self.bodies.insert(socket.0, BodyEnd { end, direction: direction.to_wire().into() }, 0)
+        let LongBody { socket, direction, end, seen } = told;
+        self.bodies.insert(socket.0, BodyEnd { seen: seen.0, end, direction: direction.to_wire().into() }, 0)
     }
 
     /// Tells the probes whether to count the calls of followed connections and nothing else, from now on.
